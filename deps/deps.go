@@ -1,0 +1,33 @@
+// Package deps holds the pins of go.mod until every room imports its own door.
+package deps
+
+import (
+	_ "github.com/BurntSushi/toml"
+	_ "github.com/cockroachdb/pebble/v2"
+	_ "github.com/cometbft/cometbft/node"
+	_ "github.com/cosmos/iavl"
+	_ "github.com/edgelesssys/ego/attestation"
+	_ "github.com/fxamacker/cbor/v2"
+	_ "github.com/hashicorp/golang-lru/v2"
+	_ "github.com/ipfs/boxo/bitswap"
+	_ "github.com/ipfs/boxo/files"
+	_ "github.com/ipfs/boxo/gateway"
+	_ "github.com/ipfs/boxo/ipld/unixfs/importer"
+	_ "github.com/ipfs/go-block-format"
+	_ "github.com/ipfs/go-cid"
+	_ "github.com/ipfs/go-datastore"
+	_ "github.com/ipfs/go-ds-pebble"
+	_ "github.com/ipfs/go-ipld-format"
+	_ "github.com/ipld/go-codec-dagpb"
+	_ "github.com/ipld/go-ipld-prime"
+	_ "github.com/libp2p/go-libp2p"
+	_ "github.com/libp2p/go-libp2p-kad-dht"
+	_ "github.com/multiformats/go-multiaddr"
+	_ "github.com/multiformats/go-multihash"
+	_ "github.com/prometheus/client_golang/prometheus"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "github.com/schollz/progressbar/v3"
+	_ "github.com/spf13/cobra"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/term"
+)
