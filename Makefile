@@ -1,0 +1,41 @@
+# Each target is a line or two. CGO stays off: one toolchain, one binary, no C (make race is the exception).
+export CGO_ENABLED ?= 0
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+FUZZTIME ?= 30s
+
+.PHONY: build test check race fuzz demo run bench vuln clean
+
+build: ## bin/lode and bin/prover
+	go build -o bin/ ./cmd/...
+
+test: build ## everything that CI runs, but the linters
+	go test -timeout 25m ./...
+
+check: ## gofmt, vet, staticcheck, and the enclave's own build tag
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w on the files above"; exit 1; }
+	go vet ./...
+	CGO_ENABLED=1 go vet -tags ego ./enclave/... ./cmd/prover
+	go run $(STATICCHECK) ./...
+
+race: ## all tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race -short -timeout 60m ./...
+
+fuzz: ## each fuzz target for FUZZTIME
+	@for t in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
+		for f in $$(grep -rhoE '^func Fuzz[A-Za-z0-9_]*' $$t/*_test.go | cut -c6- | sort -u); do \
+			echo "$$t $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$t || exit 1; done; done
+
+demo: build ## the main job, end to end, checked
+	bin/lode demo
+
+run: build ## the same, left running until Ctrl-C
+	bin/lode demo --keep
+
+bench: ## benchmarks of every room
+	go test -run '^$$' -bench . -benchmem ./...
+
+vuln: ## known vulnerabilities, where the database can be reached
+	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
+
+clean:
+	rm -rf bin
