@@ -1,0 +1,134 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/libp2p/go-libp2p"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// streamWindow is how many bytes a peer may send on a fresh stream before it
+// must wait for us. Servers open a stream per block, so the stock 256 KiB cost
+// every larger block a round trip.
+const streamWindow = 4 << 20
+
+// openHost opens a libp2p host that speaks TCP and QUIC and nothing else: no
+// relay, no hole punching, no port mapping. A port in use is an error that
+// names the address.
+func openHost(key crypto.PrivKey, listen []string) (host.Host, error) {
+	var addrs []ma.Multiaddr
+	for _, s := range listen {
+		a, err := ma.NewMultiaddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("p2p.listen %q: %w", s, err)
+		}
+		addrs = append(addrs, a)
+	}
+	mux := *yamux.DefaultTransport
+	mux.InitialStreamWindowSize = streamWindow
+	h, err := libp2p.New(
+		libp2p.Identity(key),
+		libp2p.NoListenAddrs,
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Transport(quic.NewTransport),
+		libp2p.Muxer(yamux.ID, &mux),
+		libp2p.DisableRelay(),
+		libp2p.DisableMetrics(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("open host: %w", err)
+	}
+	// Each address is bound by itself: libp2p is content when one of several
+	// works, but a node that half listens is a riddle to its operator.
+	for _, a := range addrs {
+		if err := h.Network().Listen(a); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen on %v: %w; is another node running there? choose another p2p.listen", a, err), h.Close())
+		}
+	}
+	return h, nil
+}
+
+// openDHT joins the DHT of one chain. There is no address filter: on devnets
+// every address is a loopback one, and elsewhere the chain's own prefix already
+// keeps strangers out.
+func openDHT(ctx context.Context, h host.Host, chainID string, boot []peer.AddrInfo) (*dht.IpfsDHT, error) {
+	d, err := dht.New(h,
+		dht.ProtocolPrefix(protocol.ID("/lode/"+chainID)),
+		dht.Mode(dht.ModeServer),
+		dht.BootstrapPeers(boot...),
+		dht.DisableValues(),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("open dht: %w", err)
+	}
+	if err := d.Bootstrap(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open dht: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+// connect dials the bootstrap nodes, all at once. Failures are only logged: a
+// network starts somewhere.
+func connect(ctx context.Context, h host.Host, boot []peer.AddrInfo, log *slog.Logger) {
+	done := make(chan struct{})
+	for _, p := range boot {
+		go func() {
+			defer func() { done <- struct{}{} }()
+			if p.ID == h.ID() {
+				return
+			}
+			if err := h.Connect(ctx, p); err != nil && ctx.Err() == nil {
+				log.Debug("bootstrap node not reached", "peer", p.ID, "err", err)
+			}
+		}()
+	}
+	for range boot {
+		<-done
+	}
+}
+
+// p2pAddrs returns the addresses of h with its peer ID at the end, as an order
+// names its sources (spec §5.1).
+func p2pAddrs(h host.Host) ([]string, error) {
+	as, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()})
+	if err != nil {
+		return nil, fmt.Errorf("addresses of %v: %w", h.ID(), err)
+	}
+	out := make([]string, len(as))
+	for i, a := range as {
+		out[i] = a.String()
+	}
+	return out, nil
+}
+
+// parseAddrs reads multiaddrs that end in a peer ID and gathers them by peer,
+// in order of first mention. Bad ones are an error that names them.
+func parseAddrs(ss []string) ([]peer.AddrInfo, error) {
+	var out []peer.AddrInfo
+	at := map[peer.ID]int{}
+	for _, s := range ss {
+		p, err := peer.AddrInfoFromString(s)
+		if err != nil {
+			return nil, fmt.Errorf("address %q: %w", s, err)
+		}
+		i, ok := at[p.ID]
+		if !ok {
+			i = len(out)
+			at[p.ID] = i
+			out = append(out, peer.AddrInfo{ID: p.ID})
+		}
+		out[i].Addrs = append(out[i].Addrs, p.Addrs...)
+	}
+	return out, nil
+}
