@@ -1,0 +1,193 @@
+package mpow_test
+
+import (
+	"bytes"
+	"math/rand"
+	"reflect"
+	"testing"
+
+	"github.com/lode-node/lode/mpow"
+)
+
+func TestReportRoundTripAndOneBitRefused(t *testing.T) { // spec §2.1, §3.5
+	p := params(t)
+	n := node(t, p, file("a", 10))
+	r := report(n, 6)
+	r.Added, r.Dropped, r.Listed = []mpow.File{file("b", 1)}, []mpow.File{}, []mpow.File{file("c", 2)}
+	s := sign(t, r)
+	back, err := s.Report()
+	if err != nil || !reflect.DeepEqual(back, r) {
+		t.Fatalf("got %+v, %v; want %+v", back, err, r)
+	}
+	for i := range len(s.Body) * 8 {
+		bad := mpow.Signed{Body: bytes.Clone(s.Body), Sig: s.Sig}
+		bad.Body[i/8] ^= 1 << (i % 8)
+		if bad.Verify(n.Kind, n.Key) == nil {
+			t.Fatalf("bit %d changed and the signature still holds", i)
+		}
+	}
+}
+
+func TestReportCannotBeSignedWithABadRoot(t *testing.T) {
+	r := report(node(t, params(t)), 6)
+	r.Added = []mpow.File{{}}
+	if _, err := r.Sign(testKey); err == nil {
+		t.Fatal("signed")
+	}
+}
+
+func TestDecodeTakesOneEncodingOnly(t *testing.T) {
+	good, err := mpow.Encode(mpow.Load{Slot: 1, Bytes: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, bad := range map[string][]byte{
+		"trailing byte": append(bytes.Clone(good), 0),
+		"cut":           good[:len(good)-1],
+		"empty":         {},
+		"longer number": bytes.Replace(good, []byte("slot\x01"), []byte("slot\x18\x01"), 1),
+		"unknown field": bytes.Replace(good, []byte("slot"), []byte("sloT"), 1),
+		"indefinite":    append(append([]byte{0xbf}, good[1:]...), 0xff),
+	} {
+		var l mpow.Load
+		if err := mpow.Decode(bad, &l); err == nil {
+			t.Errorf("%s: % x was taken as %+v", name, bad, l)
+		}
+	}
+	var l mpow.Load
+	if err := mpow.Decode(good, &l); err != nil || l != (mpow.Load{Slot: 1, Bytes: 2}) {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
+func TestNodeRecordRoundTrip(t *testing.T) {
+	n := node(t, params(t), file("a", 10))
+	data, err := n.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := mpow.DecodeNode(data)
+	if err != nil || !reflect.DeepEqual(back, n) {
+		t.Fatalf("got %+v, %v", back, err)
+	}
+	if _, err := mpow.DecodeNode(data[1:]); err == nil {
+		t.Error("half a record was taken")
+	}
+}
+
+func FuzzReport(f *testing.F) {
+	n := node(f, params(f))
+	r := report(n, 6)
+	r.Added = []mpow.File{file("b", 1)}
+	f.Add(sign(f, r).Body)
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := mpow.Signed{Body: data}.Report()
+		if err != nil {
+			return
+		}
+		again, err := mpow.Encode(r)
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("% x came back as % x, %v", data, again, err)
+		}
+	})
+}
+
+func FuzzNode(f *testing.F) {
+	data, err := node(f, params(f), file("a", 1)).Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n, err := mpow.DecodeNode(data)
+		if err != nil {
+			return
+		}
+		again, err := n.Encode()
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("% x came back as % x, %v", data, again, err)
+		}
+	})
+}
+
+func FuzzMsg(f *testing.F) {
+	s := sign(f, report(node(f, params(f)), 6))
+	data, err := mpow.Encode(mpow.Msg{Report: &s})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var m mpow.Msg
+		if err := mpow.Decode(data, &m); err != nil {
+			return
+		}
+		again, err := mpow.Encode(m)
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("% x came back as % x, %v", data, again, err)
+		}
+	})
+}
+
+func FuzzAccountText(f *testing.F) {
+	f.Add([]byte("12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var a mpow.Account
+		if err := a.UnmarshalText(text); err == nil && a.String() != string(text) {
+			t.Fatalf("%q came back as %q", text, a.String())
+		}
+	})
+}
+
+func TestLtHashLaws(t *testing.T) { // spec §3.6
+	rng := rand.New(rand.NewSource(2))
+	elements := make([][]byte, 40)
+	for i := range elements {
+		elements[i] = make([]byte, rng.Intn(60))
+		rng.Read(elements[i])
+	}
+	sum := func(order []int) (h mpow.LtHash) {
+		for _, i := range order {
+			h.Add(elements[i])
+		}
+		return h
+	}
+	order := rng.Perm(len(elements))
+	all := sum(order)
+	for range 5 {
+		if sum(rng.Perm(len(elements))) != all {
+			t.Fatal("order matters")
+		}
+	}
+	h := all
+	for _, i := range rng.Perm(len(elements)) {
+		h.Sub(elements[i])
+	}
+	if h != (mpow.LtHash{}) {
+		t.Fatal("taking all away does not leave nothing")
+	}
+	var once, twice mpow.LtHash
+	once.Add(elements[0])
+	twice.Add(elements[0])
+	twice.Add(elements[0])
+	if once == twice || once.Digest() == twice.Digest() || once.Digest() == all.Digest() {
+		t.Fatal("multisets that differ hash alike")
+	}
+	h = all
+	h.Sub([]byte("never added"))
+	h.Add([]byte("never added"))
+	if h != all {
+		t.Fatal("taking away and adding do not cancel")
+	}
+}
+
+func TestFilesDifferByRootAndBySize(t *testing.T) { // spec §3.6
+	var a, b, c mpow.LtHash
+	a.AddFile(file("a", 1))
+	b.AddFile(file("a", 2))
+	c.AddFile(file("b", 1))
+	if a == b || a == c || b == c {
+		t.Fatal("two files stand for one element")
+	}
+}

@@ -1,0 +1,223 @@
+package mpow
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+)
+
+// A Node is what the chain keeps about one prover (spec §3.4). Sizes are bytes.
+type Node struct {
+	Account       Account `json:"account"`
+	Key           []byte  `json:"key"` // ed25519 public key of the enclave
+	Measurement   Hash    `json:"measurement"`
+	Kind          Kind    `json:"kind"`
+	CPU           Hash    `json:"cpu"` // hash of chain id and PPID; zero when simulated
+	AttestedUntil Slot    `json:"attested_until"`
+	Generation    uint64  `json:"generation"`      // replicas of another generation are dead (spec §3.10)
+	Group         Account `json:"group,omitempty"` // the owner its workload goes to; empty: itself
+
+	Seq       uint64 `json:"seq"`        // sequence of the last report; 0 before the first
+	Last      Hash   `json:"last"`       // hash of the last report; zero before the first
+	LastSlot  Slot   `json:"last_slot"`  // slot of the last report, whatever the generation
+	Reports   uint64 `json:"reports"`    // reports ever accepted
+	Misses    uint64 `json:"misses"`     // slots ever missed between two reports
+	SRDBytes  uint64 `json:"srd_bytes"`  // sealed random data
+	FileBytes uint64 `json:"file_bytes"` // files, ordered or not
+	SRDRoot   Hash   `json:"srd_root"`
+	FilesRoot Hash   `json:"files_root"` // digest of Files
+	StateRoot Hash   `json:"state_root"`
+	// Power is the storage power of §5.7: FileBytes plus the bonus of ordered
+	// replicas. Accept moves it with the bytes; what is above them is the
+	// market's to add and take.
+	Power         uint64 `json:"power"`
+	PunishedUntil Slot   `json:"punished_until"` // no workload counts up to this slot, itself included
+	Files         LtHash `json:"-" cbor:"files"` // multiset of the files (spec §3.6)
+}
+
+// Owner returns the account that the node's workload is credited to
+// (spec §3.8).
+func (n Node) Owner() Account {
+	if n.Group != "" {
+		return n.Group
+	}
+	return n.Account
+}
+
+// Workload returns the bytes a node proves: sealed random data plus storage
+// power (spec §3.7).
+func (n Node) Workload() uint64 { return n.SRDBytes + n.Power }
+
+// Head returns what a prover is told about the last report accepted from it.
+func (n Node) Head() Head {
+	return Head{Seq: n.Seq, Last: n.Last, HasReport: n.Seq > 0}
+}
+
+// Encode returns the record as it is stored.
+func (n Node) Encode() ([]byte, error) { return encode(n) }
+
+// DecodeNode reads a stored record.
+func DecodeNode(data []byte) (Node, error) {
+	var n Node
+	if err := decode(data, &n); err != nil {
+		return Node{}, fmt.Errorf("node record: %w", err)
+	}
+	return n, nil
+}
+
+// A Load is the workload that somebody got in one slot.
+type Load struct {
+	Slot  Slot   `json:"slot"`
+	Bytes uint64 `json:"bytes"`
+}
+
+// Loads are the last two slots in which an owner, or the network, got workload
+// (spec §3.7): no other slot is ever asked for.
+type Loads struct {
+	Last   Load `json:"last"`
+	Before Load `json:"before"`
+}
+
+// Add returns l with bytes more in slot s. A slot before the last one known is
+// an error of the caller.
+func (l Loads) Add(s Slot, bytes uint64) (Loads, error) {
+	if s < l.Last.Slot {
+		return l, fmt.Errorf("workload for slot %d after slot %d", s, l.Last.Slot)
+	}
+	if s > l.Last.Slot {
+		l = Loads{Last: Load{Slot: s}, Before: l.Last}
+	}
+	sum := l.Last.Bytes + bytes
+	if sum < bytes {
+		return l, errors.New("workload overflows")
+	}
+	l.Last.Bytes = sum
+	return l, nil
+}
+
+// At returns the bytes got in slot s, 0 if none are known.
+func (l Loads) At(s Slot) uint64 {
+	switch s {
+	case l.Last.Slot:
+		return l.Last.Bytes
+	case l.Before.Slot:
+		return l.Before.Bytes
+	}
+	return 0
+}
+
+// During returns the workload that counts while slot s runs: what was got in
+// the slot before (spec §3.7).
+func (l Loads) During(s Slot) uint64 {
+	if s == 0 {
+		return 0
+	}
+	return l.At(s - 1)
+}
+
+// A Register offers an enclave key for an account (spec §3.2). The account is
+// the sender of the message; the evidence binds it.
+type Register struct {
+	Kind        Kind   `json:"kind"`
+	Evidence    []byte `json:"evidence"` // a DCAP quote, or the signature of [SimulatedEvidence]
+	Key         []byte `json:"key"`      // ed25519 public key of the enclave
+	Measurement Hash   `json:"measurement"`
+	Height      int64  `json:"height"`     // a block of the last SlotBlocks
+	BlockHash   Hash   `json:"block_hash"` // its hash: the evidence is fresh
+	StateRoot   Hash   `json:"state_root"` // of the enclave's state when it was asked
+}
+
+// ReportData returns the 64 bytes that evidence binds: what was said, by whom,
+// on which chain and when, and then the state root (spec §3.2).
+func ReportData(chainID string, kind Kind, key []byte, account Account, height int64, blockHash, stateRoot [32]byte) [64]byte {
+	h := newHasher("lode/attest/v1")
+	h.bytes([]byte(chainID))
+	h.bytes([]byte(kind.String()))
+	h.bytes(key)
+	h.bytes([]byte(account))
+	h.uint64(uint64(height))
+	h.bytes(blockHash[:])
+	var out [64]byte
+	sum := h.sum()
+	copy(out[:32], sum[:])
+	copy(out[32:], stateRoot[:])
+	return out
+}
+
+// SimulatedEvidence returns what a simulated enclave signs with its key in
+// place of a quote. It says in words that it proves nothing (spec §3.3).
+func SimulatedEvidence(reportData [64]byte) []byte {
+	const domain = "lode/attest/simulated/v1: simulated, no hardware protection\x00"
+	return append([]byte(domain), reportData[:]...)
+}
+
+// Admit checks a registration of account acct and returns its node record.
+// Prev is the account's record so far, nil for a newcomer.
+//
+// The same account, key and measurement renew; another key begins a new
+// generation with empty sums and without workload for PunishSlots
+// (spec §3.2, §3.10).
+func (p Params) Admit(prev *Node, acct Account, r Register, now Context) (Node, error) {
+	if len(acct) == 0 || len(acct) > MaxAccount {
+		return Node{}, fmt.Errorf("register: account of %d bytes, want 1 to %d", len(acct), MaxAccount)
+	}
+	if len(r.Key) != ed25519.PublicKeySize {
+		return Node{}, fmt.Errorf("register: key of %d bytes, want %d", len(r.Key), ed25519.PublicKeySize)
+	}
+	if r.Height >= now.Height || r.Height < now.Height-p.SlotBlocks || r.Height < 1 {
+		return Node{}, fmt.Errorf("register: height %d, want one of the last %d before %d", r.Height, p.SlotBlocks, now.Height)
+	}
+	if now.Hash == ([32]byte{}) || r.BlockHash != now.Hash {
+		return Node{}, fmt.Errorf("register: block hash %x is not the hash at height %d", r.BlockHash[:4], r.Height)
+	}
+	if now.KeyOwner != "" && now.KeyOwner != acct {
+		return Node{}, fmt.Errorf("register: key %x belongs to another account", r.Key[:4])
+	}
+	if err := p.checkEvidence(acct, r, now); err != nil {
+		return Node{}, fmt.Errorf("register: %w", err)
+	}
+	return p.admitted(prev, acct, r, now), nil
+}
+
+func (p Params) checkEvidence(acct Account, r Register, now Context) error {
+	switch r.Kind {
+	case KindDCAP:
+		return NotImplemented("3.2")
+	case KindSimulated:
+		if !p.AllowSimulated {
+			return errors.New("simulated evidence is not allowed on this chain (spec §3.3)")
+		}
+		if r.Measurement != SimulatedMeasurement() {
+			return fmt.Errorf("measurement %x with simulated evidence", r.Measurement[:4])
+		}
+		data := ReportData(now.ChainID, r.Kind, r.Key, acct, r.Height, r.BlockHash, r.StateRoot)
+		if !ed25519.Verify(r.Key, SimulatedEvidence(data), r.Evidence) {
+			return errors.New("evidence does not bind this key, account, chain and block")
+		}
+		return nil
+	}
+	return fmt.Errorf("evidence of unknown %v", r.Kind)
+}
+
+func (p Params) admitted(prev *Node, acct Account, r Register, now Context) Node {
+	var n Node
+	if prev != nil {
+		n = *prev
+	}
+	renewal := prev != nil && string(prev.Key) == string(r.Key) && prev.Measurement == r.Measurement && prev.Kind == r.Kind
+	if !renewal {
+		n = Node{
+			Group: n.Group, Generation: n.Generation,
+			LastSlot: n.LastSlot, Reports: n.Reports, Misses: n.Misses, PunishedUntil: n.PunishedUntil,
+		}
+		n.FilesRoot = n.Files.Digest()
+	}
+	if prev != nil && !renewal {
+		n.Generation++
+		n.PunishedUntil = max(n.PunishedUntil, now.Slot+Slot(p.PunishSlots))
+	}
+	n.Account, n.Kind, n.Measurement = acct, r.Kind, r.Measurement
+	n.Key = append([]byte(nil), r.Key...)
+	n.AttestedUntil = now.Slot + Slot(p.AttestationSlots)
+	return n
+}
