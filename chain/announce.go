@@ -1,0 +1,50 @@
+package chain
+
+import (
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/lode-node/lode/mpow"
+)
+
+// Bounds of an announcement (spec §2.5).
+const (
+	maxAddrs     = 8
+	maxAddrBytes = 128
+)
+
+// An announced record is where an account said that it listens, and when.
+type announced struct {
+	Addrs [][]byte  `cbor:"1,keyasint"` // binary multiaddrs
+	Slot  mpow.Slot `cbor:"2,keyasint"`
+}
+
+var announcements = table[peer.ID, announced]{keyAnnounce, whoKey}
+
+// announce keeps the sender's addresses (spec §2.5).
+func (s *state) announce(sender peer.ID, m Announce) error {
+	if !s.isNode(sender) && !s.hasPending(sender) {
+		return refuse(CodeRefused, "announce by %v: only registered nodes and accounts with a pending order may", sender)
+	}
+	if old, ok := announcements.get(s, sender); ok && old.Slot == s.slot() {
+		return refuse(CodeRefused, "announce by %v: once a slot, and slot %d has one; wait for slot %d", sender, old.Slot, old.Slot+1)
+	}
+	if len(m.Addrs) > maxAddrs {
+		return refuse(CodeSize, "announce by %v: %d addresses, at most %d", sender, len(m.Addrs), maxAddrs)
+	}
+	for _, b := range m.Addrs {
+		if len(b) > maxAddrBytes {
+			return refuse(CodeSize, "announce by %v: an address of %d bytes, at most %d", sender, len(b), maxAddrBytes)
+		}
+		a, err := ma.NewMultiaddrBytes(b)
+		if err != nil {
+			return refuse(CodeRefused, "announce by %v: address %x: %v", sender, b, err)
+		}
+		if s.chain.Class == ClassMain && !manet.IsPublicAddr(a) {
+			return refuse(CodeRefused, "announce by %v: %v is not a public address", sender, a)
+		}
+	}
+	announcements.set(s, sender, announced{Addrs: m.Addrs, Slot: s.slot()})
+	return nil
+}

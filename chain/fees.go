@@ -1,0 +1,131 @@
+package chain
+
+import (
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/mpow"
+)
+
+// Fees are the prices of a transaction, in grains (spec §2.2).
+type Fees struct {
+	Base       coin.Amount `cbor:"1,keyasint" json:"base"`
+	Byte       coin.Amount `cbor:"2,keyasint" json:"byte"`
+	Verify     coin.Amount `cbor:"3,keyasint" json:"verify"`      // per signature or quote that a block verifies
+	Entry      coin.Amount `cbor:"4,keyasint" json:"entry"`       // per file entry of a report
+	FreeReport uint64      `cbor:"5,keyasint" json:"free_report"` // bytes of a node's first report of a slot that cost nothing
+}
+
+// quoteVerifies is what one hardware quote counts in signatures: its chain of
+// certificates, the report and the collateral.
+const quoteVerifies = 8
+
+// Cost returns what tx costs: base + bytes + what is verified + file entries
+// (spec §2.2).
+func (f Fees) Cost(tx Tx) coin.Amount {
+	verifies, entries := uint64(1), uint64(0)
+	if tx.Body.Msg.Work != nil {
+		v, e := workLoad(tx.Body.Msg.Work)
+		verifies, entries = verifies+v, e
+	}
+	return f.Base + f.Byte*coin.Amount(tx.Size) + f.Verify*coin.Amount(verifies) + f.Entry*coin.Amount(entries)
+}
+
+// freeReports remembers the slot of each node's last free report.
+var freeReports = table[peer.ID, mpow.Slot]{keyFree, whoKey}
+
+// admit checks who sent tx and takes the fee and the nonce, or refuses and
+// changes nothing (spec §2.2, §2.3). Cheap checks come first, the signature last.
+func (s *state) admit(tx Tx) (coin.Amount, error) {
+	if err := s.check(tx); err != nil {
+		return 0, err
+	}
+	b := tx.Body
+	if b.Nonce == 0 {
+		return s.admitReport(tx)
+	}
+	a := accounts.must(s, b.Sender)
+	if b.Nonce <= a.Nonce {
+		return 0, refuse(CodeStale, "nonce %d of %v was used: the next is %d", b.Nonce, b.Sender, a.Nonce+1)
+	}
+	if b.Nonce > a.Nonce+1 {
+		return 0, refuse(CodeFar, "nonce %d of %v leaves a gap: the next is %d", b.Nonce, b.Sender, a.Nonce+1)
+	}
+	fee := s.params.Fees.Cost(tx)
+	if err := payable(b, a, fee); err != nil {
+		return 0, err
+	}
+	if err := tx.verify(); err != nil {
+		return 0, err
+	}
+	a.Nonce, a.Free = b.Nonce, a.Free-fee
+	accounts.set(s, b.Sender, a)
+	s.fill(potStaking, fee) // spec §4.4
+	return fee, nil
+}
+
+// check refuses what no account could send now.
+func (s *state) check(tx Tx) error {
+	if tx.Body.ChainID != s.chain.ChainID {
+		return refuse(CodeChain, "transaction is for chain %q, this is %q", tx.Body.ChainID, s.chain.ChainID)
+	}
+	if limit := s.params.limit(tx); tx.Size > limit {
+		return refuse(CodeSize, "transaction of %d bytes: at most %d", tx.Size, limit)
+	}
+	return nil
+}
+
+func payable(b Body, a account, fee coin.Amount) error {
+	if fee > b.Fee {
+		return refuse(CodeFee, "the fee is %v, the sender allows %v: raise the fee limit", fee, b.Fee)
+	}
+	if fee > a.Free {
+		return refuse(CodeShort, "account %v has %v free, the fee is %v: add funds", b.Sender, a.Free, fee)
+	}
+	return nil
+}
+
+// admitReport lets a registered node's first report of the current slot in for
+// nothing, up to FreeReport bytes; what is above pays by the byte. It has no
+// nonce: what is signed names the slot, so bytes replayed in another slot are
+// refused before they count, and within the slot there is only one (spec §2.2).
+func (s *state) admitReport(tx Tx) (coin.Amount, error) {
+	who := tx.Body.Sender
+	slot, ok := reportSlot(tx.Body.Msg.Work)
+	if !ok {
+		return 0, refuse(CodeStale, "nonce 0 of %v: only reports go without one; the next is %d", who, accounts.must(s, who).Nonce+1)
+	}
+	if slot != s.slot() {
+		return 0, refuse(CodeReport, "report of %v is for slot %d, now is slot %d: report again", who, slot, s.slot())
+	}
+	if !s.isNode(who) {
+		return 0, refuse(CodeReport, "report of %v: not a registered node; register first", who)
+	}
+	if last, ok := freeReports.get(s, who); ok && last == slot {
+		return 0, refuse(CodeReport, "report of %v: slot %d has its free one; a further one needs a nonce and pays", who, slot)
+	}
+	a := accounts.must(s, who)
+	var fee coin.Amount
+	if over := uint64(tx.Size); over > s.params.Fees.FreeReport {
+		fee = s.params.Fees.Byte * coin.Amount(over-s.params.Fees.FreeReport)
+	}
+	if err := payable(tx.Body, a, fee); err != nil {
+		return 0, err
+	}
+	if err := tx.verify(); err != nil {
+		return 0, err
+	}
+	freeReports.set(s, who, slot)
+	if fee > 0 {
+		a.Free -= fee
+		accounts.set(s, who, a)
+		s.fill(potStaking, fee)
+	}
+	return fee, nil
+}
+
+// lane reports whether tx goes first in a proposal (spec §2.2).
+func (tx Tx) lane() bool {
+	_, ok := reportSlot(tx.Body.Msg.Work)
+	return ok
+}

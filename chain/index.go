@@ -1,0 +1,45 @@
+package chain
+
+import (
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/mpow"
+)
+
+// A replica says that a node's enclave proved a file for which there is an order
+// (spec §3.5). Its key has the node first: a report touches neighbours.
+type replica struct {
+	Owner      peer.ID   `cbor:"1,keyasint"` // whom it pays: group owner, or the node itself
+	Size       uint64    `cbor:"2,keyasint"` // bytes
+	Since      mpow.Slot `cbor:"3,keyasint"` // the slot in which the chain accepted it
+	Generation uint64    `cbor:"4,keyasint"` // the node's then (spec §3.10)
+}
+
+var (
+	replicas = table[both[peer.ID, cid.Cid], replica]{keyReplica, join(whoKey, rootKey)}
+	holders  = table[both[cid.Cid, peer.ID], replica]{keyHolder, join(rootKey, whoKey)}
+)
+
+// setReplica writes what node holds of root, in the proven table and in the
+// index by file that follows from it.
+func (s *state) setReplica(node peer.ID, root cid.Cid, r replica) {
+	s.delReplica(node, root)
+	replicas.set(s, both[peer.ID, cid.Cid]{node, root}, r)
+	holders.set(s, both[cid.Cid, peer.ID]{root, node}, r)
+}
+
+// delReplica removes what node holds of root; absent is no error.
+func (s *state) delReplica(node peer.ID, root cid.Cid) {
+	k := both[peer.ID, cid.Cid]{node, root}
+	if !replicas.has(s, k) {
+		return
+	}
+	replicas.del(s, k)
+	holders.del(s, both[cid.Cid, peer.ID]{root, node})
+}
+
+// replica returns what node holds of root.
+func (s *state) replica(node peer.ID, root cid.Cid) (replica, bool) {
+	return replicas.get(s, both[peer.ID, cid.Cid]{node, root})
+}

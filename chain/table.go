@@ -1,0 +1,188 @@
+package chain
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// A table is a typed part of the state: prefix and key codec here, values in
+// deterministic CBOR. Tables are constants of this package; all state is in the
+// [source] or [state] given to their methods.
+type table[K, V any] struct {
+	prefix string
+	key    keyCodec[K]
+}
+
+// A keyCodec turns a K into bytes that sort as K does, and back. Two parts of a
+// joined key need a first part of which no value is a prefix of another.
+type keyCodec[K any] struct {
+	put  func([]byte, K) []byte
+	take func([]byte) (K, []byte, error)
+}
+
+// Codecs of the parts that keys are made of.
+var (
+	whoKey = keyCodec[peer.ID]{
+		put: func(b []byte, p peer.ID) []byte { return append(b, p...) },
+		take: func(b []byte) (peer.ID, []byte, error) {
+			if len(b) < whoLen {
+				return "", nil, fmt.Errorf("key of %d bytes is too short for an account", len(b))
+			}
+			return peer.ID(b[:whoLen]), b[whoLen:], nil
+		},
+	}
+	rootKey = keyCodec[cid.Cid]{
+		put: func(b []byte, c cid.Cid) []byte { return append(b, c.Bytes()...) },
+		take: func(b []byte) (cid.Cid, []byte, error) {
+			n, c, err := cid.CidFromBytes(b)
+			if err != nil {
+				return cid.Undef, nil, err
+			}
+			return c, b[n:], nil
+		},
+	}
+	numberKey = keyCodec[uint64]{
+		put: binary.BigEndian.AppendUint64,
+		take: func(b []byte) (uint64, []byte, error) {
+			if len(b) < 8 {
+				return 0, nil, fmt.Errorf("key of %d bytes is too short for a number", len(b))
+			}
+			return binary.BigEndian.Uint64(b), b[8:], nil
+		},
+	}
+	// wordKey is a word of this package's own; it may only stand last.
+	wordKey = keyCodec[string]{
+		put:  func(b []byte, w string) []byte { return append(b, w...) },
+		take: func(b []byte) (string, []byte, error) { return string(b), nil, nil },
+	}
+)
+
+// whoLen is the length of an ed25519 peer.ID: identity multihash, protobuf
+// header, key.
+const whoLen = 38
+
+// A both is a key of two parts.
+type both[A, B any] struct {
+	A A
+	B B
+}
+
+// join returns the codec of a key of two parts; prefix scans by the first.
+func join[A, B any](a keyCodec[A], b keyCodec[B]) keyCodec[both[A, B]] {
+	return keyCodec[both[A, B]]{
+		put: func(dst []byte, k both[A, B]) []byte { return b.put(a.put(dst, k.A), k.B) },
+		take: func(src []byte) (k both[A, B], rest []byte, err error) {
+			if k.A, rest, err = a.take(src); err != nil {
+				return k, nil, err
+			}
+			k.B, rest, err = b.take(rest)
+			return k, rest, err
+		},
+	}
+}
+
+func (t table[K, V]) raw(k K) []byte { return t.key.put([]byte(t.prefix), k) }
+
+// get returns the value at k, and whether there is one.
+func (t table[K, V]) get(s source, k K) (V, bool) {
+	b, ok := s.get(t.raw(k))
+	if !ok {
+		var none V
+		return none, false
+	}
+	return t.value(b), true
+}
+
+// must returns the value at k or the zero value.
+func (t table[K, V]) must(s source, k K) V {
+	v, _ := t.get(s, k)
+	return v
+}
+
+// has reports whether there is a value at k.
+func (t table[K, V]) has(s source, k K) bool {
+	_, ok := s.get(t.raw(k))
+	return ok
+}
+
+func (t table[K, V]) value(b []byte) V {
+	var v V
+	if err := decMode.Unmarshal(b, &v); err != nil {
+		panic(fmt.Sprintf("chain: table %s holds a value that does not decode: %v", t.prefix, err))
+	}
+	return v
+}
+
+// set writes v at k.
+func (t table[K, V]) set(s *state, k K, v V) { s.set(t.raw(k), encode(v)) }
+
+// del removes what is at k.
+func (t table[K, V]) del(s *state, k K) { s.del(t.raw(k)) }
+
+// each calls fn in key order until it returns false. Above a *state fn may write.
+func (t table[K, V]) each(s source, fn func(K, V) bool) {
+	t.scan(s, []byte(t.prefix), past([]byte(t.prefix)), fn)
+}
+
+// under is each for the keys whose encoding begins with part, the encoding of
+// the first part of a joined key: t.under(s, whoKey.put(nil, node), fn).
+func (t table[K, V]) under(s source, part []byte, fn func(K, V) bool) {
+	from := append([]byte(t.prefix), part...)
+	t.scan(s, from, past(from), fn)
+}
+
+// from is each for the keys at or after k.
+func (t table[K, V]) from(s source, k K, fn func(K, V) bool) {
+	t.scan(s, t.raw(k), past([]byte(t.prefix)), fn)
+}
+
+func (t table[K, V]) scan(s source, from, end []byte, fn func(K, V) bool) {
+	s.each(from, end, func(key, value []byte) bool {
+		k, rest, err := t.key.take(key[len(t.prefix):])
+		if err != nil || len(rest) != 0 {
+			panic(fmt.Sprintf("chain: table %s holds a key that does not decode: %x: %v", t.prefix, key, err))
+		}
+		return fn(k, t.value(value))
+	})
+}
+
+var (
+	encMode = func() cbor.EncMode {
+		o := cbor.CoreDetEncOptions()
+		o.Time = cbor.TimeUnixMicro
+		m, err := o.EncMode()
+		if err != nil {
+			panic(err)
+		}
+		return m
+	}()
+	decMode = func() cbor.DecMode {
+		m, err := cbor.DecOptions{
+			DupMapKey:         cbor.DupMapKeyEnforcedAPF,
+			IndefLength:       cbor.IndefLengthForbidden,
+			ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
+			TagsMd:            cbor.TagsForbidden,
+			MaxNestedLevels:   16,
+			MaxArrayElements:  1 << 16,
+			MaxMapPairs:       256,
+		}.DecMode()
+		if err != nil {
+			panic(err)
+		}
+		return m
+	}()
+)
+
+// encode returns deterministic CBOR (RFC 8949 core). It panics on a type that
+// has none: values are ours.
+func encode(v any) []byte {
+	b, err := encMode.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("chain: encode %T: %v", v, err))
+	}
+	return b
+}
