@@ -1,0 +1,212 @@
+package node
+
+import (
+	"encoding/hex"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/market"
+	"github.com/lode-node/lode/mpow"
+)
+
+// What `/lode/v1` answers, in JSON. Every answer carries the height of the state
+// that it was read from. Sizes are bytes, amounts grains.
+type (
+	// ErrorAnswer comes with every status above 299.
+	ErrorAnswer struct {
+		Error string `json:"error"`
+		Code  uint32 `json:"code"` // a code of chain.Error, or 0
+	}
+
+	// StatusAnswer is GET status.
+	StatusAnswer struct {
+		Height     int64     `json:"height"`
+		AppHash    string    `json:"app_hash"` // hexadecimal
+		ChainID    string    `json:"chain_id"`
+		Class      string    `json:"class"`
+		Slot       mpow.Slot `json:"slot"`
+		Era        uint64    `json:"era"`
+		ID         peer.ID   `json:"id"`        // account and peer ID
+		Role       string    `json:"role"`      // storage or edge
+		Kind       string    `json:"kind"`      // sgx, simulated; empty on an edge
+		Simulated  bool      `json:"simulated"` // the chain counts proofs without hardware protection
+		Version    string    `json:"version"`
+		CatchingUp bool      `json:"catching_up"`
+		Validator  bool      `json:"validator"`         // its key votes on the next block
+		ChainPeers int       `json:"chain_peers"`       // of the consensus network
+		Peers      int       `json:"peers"`             // of libp2p
+		Stopped    string    `json:"stopped,omitempty"` // why no blocks come; empty: they do
+		Addrs      []string  `json:"addrs"`             // multiaddrs with the peer ID
+		Gateway    string    `json:"gateway,omitempty"` // host:port
+		Faults     []string  `json:"faults"`            // switched on for tests
+
+		Prover *mpow.ProverInfo `json:"prover,omitempty"`      // nil on an edge
+		Report *LastReport      `json:"last_report,omitempty"` // nil on an edge
+		Work   []Work           `json:"work"`                  // files being fetched and sealed
+		Failed []Failure        `json:"failed"`                // what failed last, by file
+	}
+
+	// A Work is a file that is being fetched and sealed.
+	Work struct {
+		Root   cid.Cid   `json:"root"`
+		Since  time.Time `json:"since"`
+		Blocks int64     `json:"blocks"` // sealed since then
+		Bytes  int64     `json:"bytes"`
+	}
+
+	// A Failure is why a deed for a file failed; it is decided again.
+	Failure struct {
+		Root  cid.Cid `json:"root"`
+		Error string  `json:"error"`
+	}
+
+	// A LastReport is the last one that this node tried.
+	LastReport struct {
+		Slot  mpow.Slot `json:"slot"`
+		Error string    `json:"error,omitempty"` // why prover or chain refused it
+	}
+
+	// ParamsAnswer is GET params.
+	ParamsAnswer struct {
+		Height int64  `json:"height"`
+		Params Params `json:"params"`
+	}
+	// Params are those of the chain and its name.
+	Params struct {
+		ChainID string `json:"chain_id"`
+		Class   string `json:"class"`
+		chain.Params
+	}
+
+	// GenesisAnswer is GET genesis.
+	GenesisAnswer struct {
+		Height  int64         `json:"height"`
+		Genesis chain.Genesis `json:"genesis"`
+	}
+
+	// TxAnswer is POST tx and GET tx/{hash}; Height is that of the block.
+	TxAnswer struct {
+		Height int64       `json:"height"`
+		Hash   string      `json:"hash"` // hexadecimal
+		Code   uint32      `json:"code"`
+		Log    string      `json:"log"`
+		Fee    coin.Amount `json:"fee"`
+	}
+
+	// AccountAnswer is GET accounts/{id}. An account that never was has nothing.
+	AccountAnswer struct {
+		Height int64       `json:"height"`
+		ID     peer.ID     `json:"id"`
+		Nonce  uint64      `json:"nonce"` // last used
+		Free   coin.Amount `json:"free"`
+	}
+
+	// QuoteAnswer is GET quote?size=&blocks=.
+	QuoteAnswer struct {
+		Height   int64       `json:"height"`
+		Size     uint64      `json:"size"`
+		Duration int64       `json:"blocks"` // length of the order
+		Base     coin.Amount `json:"base"`
+		Bytes    coin.Amount `json:"bytes"`
+		Key      coin.Amount `json:"key"`
+		Total    coin.Amount `json:"total"`
+	}
+
+	// OrdersAnswer is GET orders[?account=]; OrderAnswer is GET orders/{cid}.
+	OrdersAnswer struct {
+		Height int64   `json:"height"`
+		Orders []Order `json:"orders"`
+	}
+	OrderAnswer struct {
+		Height int64 `json:"height"`
+		Order  Order `json:"order"`
+	}
+	// An Order is a file record as people read it.
+	Order struct {
+		Root     cid.Cid      `json:"root"`
+		State    market.State `json:"state"`
+		Why      string       `json:"why"`  // what it waits for, or what ends it, in a sentence
+		Size     uint64       `json:"size"` // proved; while pending the largest that a payer named
+		Opened   int64        `json:"opened"`
+		Expiry   int64        `json:"expiry"`              // 0 while pending
+		RefundAt int64        `json:"refund_at,omitempty"` // while pending: when it is refunded if nobody proves it
+		Pool     coin.Amount  `json:"pool"`
+		Prepaid  coin.Amount  `json:"prepaid"`
+		Payers   []peer.ID    `json:"payers"`
+		Sources  []string     `json:"sources"`
+		Payments []Payment    `json:"payments"`
+		Replicas []Replica    `json:"replicas"` // in order of the payout queue
+	}
+	// A Payment waits for the first proof.
+	Payment struct {
+		Payer  peer.ID     `json:"payer"`
+		Size   uint64      `json:"size"`
+		Amount coin.Amount `json:"amount"`
+		Tip    coin.Amount `json:"tip"`
+		Blocks int64       `json:"blocks"`
+	}
+	// A Replica is a proven copy in the payout queue.
+	Replica struct {
+		Node    peer.ID     `json:"node"`
+		Owner   peer.ID     `json:"owner"`
+		Kind    string      `json:"kind"` // sgx, simulated
+		Since   mpow.Slot   `json:"since"`
+		Seated  bool        `json:"seated"`  // holds a paid place
+		Last    mpow.Slot   `json:"last"`    // slot of its node's last report
+		Accrued coin.Amount `json:"accrued"` // booked and not collected, vested or not
+	}
+
+	// HoldersAnswer is GET holders/{cid}: who owes the content (spec §6.1).
+	HoldersAnswer struct {
+		Height  int64    `json:"height"`
+		Root    cid.Cid  `json:"root"`
+		Holders []Holder `json:"holders"`
+	}
+	// A Holder proved the file in the last full slot.
+	Holder struct {
+		Node   peer.ID     `json:"node"`
+		Owner  peer.ID     `json:"owner"`
+		Kind   string      `json:"kind"` // sgx, simulated
+		Last   mpow.Slot   `json:"last"`
+		Credit coin.Amount `json:"credit"`
+		Addrs  []string    `json:"addrs"` // multiaddrs without the peer ID
+	}
+
+	// NodesAnswer is GET nodes; NodeAnswer is GET nodes/{id}.
+	NodesAnswer struct {
+		Height int64       `json:"height"`
+		Nodes  []NodeEntry `json:"nodes"`
+	}
+	NodeAnswer struct {
+		Height   int64       `json:"height"`
+		Node     NodeEntry   `json:"node"`
+		Replicas []mpow.File `json:"replicas"`
+	}
+	// A NodeEntry is what the chain knows of a prover.
+	NodeEntry struct {
+		ID            peer.ID   `json:"id"`
+		Owner         peer.ID   `json:"owner"`
+		Kind          string    `json:"kind"` // sgx, simulated
+		Key           string    `json:"key"`  // hexadecimal, of the enclave
+		AttestedUntil mpow.Slot `json:"attested_until"`
+		Seq           uint64    `json:"seq"`
+		Last          mpow.Slot `json:"last"` // slot of the last report
+		Reports       uint64    `json:"reports"`
+		Misses        uint64    `json:"misses"`
+		PunishedUntil mpow.Slot `json:"punished_until"`
+		SRDBytes      uint64    `json:"srd_bytes"`
+		FileBytes     uint64    `json:"file_bytes"`
+		Power         uint64    `json:"power"`
+		Workload      uint64    `json:"workload"` // what counts during this slot
+		Addrs         []string  `json:"addrs"`
+	}
+)
+
+// txAnswer shows a result for people.
+func txAnswer(r chain.TxResult) TxAnswer {
+	return TxAnswer{Height: r.Height, Hash: hex.EncodeToString(r.Hash[:]), Code: r.Code, Log: r.Log, Fee: r.Fee}
+}
