@@ -154,6 +154,8 @@ func codeOf(err error) (uint32, string) {
 		return CodeOK, ""
 	case errors.As(err, &e):
 		return e.Code, err.Error()
+	case errors.Is(err, mpow.ErrNotImplemented):
+		return CodeNotBuilt, err.Error()
 	case errors.Is(err, coin.ErrShort):
 		return CodeShort, err.Error()
 	}

@@ -25,6 +25,10 @@ var (
 // index by file that follows from it.
 func (s *state) setReplica(node peer.ID, root cid.Cid, r replica) {
 	s.delReplica(node, root)
+	d := digests.must(s, digestKey)
+	d.Count++
+	d.Sum.Add(indexElement(node, root, r))
+	digests.set(s, digestKey, d)
 	replicas.set(s, both[peer.ID, cid.Cid]{node, root}, r)
 	holders.set(s, both[cid.Cid, peer.ID]{root, node}, r)
 }
@@ -32,9 +36,14 @@ func (s *state) setReplica(node peer.ID, root cid.Cid, r replica) {
 // delReplica removes what node holds of root; absent is no error.
 func (s *state) delReplica(node peer.ID, root cid.Cid) {
 	k := both[peer.ID, cid.Cid]{node, root}
-	if !replicas.has(s, k) {
+	old, ok := replicas.get(s, k)
+	if !ok {
 		return
 	}
+	d := digests.must(s, digestKey)
+	d.Count--
+	d.Sum.Sub(indexElement(node, root, old))
+	digests.set(s, digestKey, d)
 	replicas.del(s, k)
 	holders.del(s, both[cid.Cid, peer.ID]{root, node})
 }
@@ -42,4 +51,20 @@ func (s *state) delReplica(node peer.ID, root cid.Cid) {
 // replica returns what node holds of root.
 func (s *state) replica(node peer.ID, root cid.Cid) (replica, bool) {
 	return replicas.get(s, both[peer.ID, cid.Cid]{node, root})
+}
+
+// A digest stands in the tree for the derived index: how many records, and their
+// multiset hash. Should a node's index differ from what follows from the proven
+// table, the next change of it shows in the app hash (spec §1.6).
+type digest struct {
+	Count uint64      `cbor:"1,keyasint"`
+	Sum   mpow.LtHash `cbor:"2,keyasint"`
+}
+
+var digests = table[string, digest]{keyDigest, wordKey}
+
+const digestKey = "files"
+
+func indexElement(node peer.ID, root cid.Cid, r replica) []byte {
+	return append(holders.raw(both[cid.Cid, peer.ID]{root, node}), encode(r)...)
 }

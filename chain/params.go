@@ -19,7 +19,6 @@ const (
 // Params are the constants of one chain, fixed in its genesis (spec §1.5).
 type Params struct {
 	BlockTime  int64 `cbor:"3,keyasint" json:"block_time_ms"` // target, milliseconds
-	SlotBlocks int64 `cbor:"4,keyasint" json:"slot_blocks"`   // heights of a slot
 	EraSlots   int64 `cbor:"5,keyasint" json:"era_slots"`     // slots of an era
 	BlockBytes int64 `cbor:"6,keyasint" json:"block_bytes"`   // most bytes of a block
 	TxBytes    int   `cbor:"7,keyasint" json:"tx_bytes"`      // most bytes of a transaction other than an answer to a draw
@@ -34,36 +33,37 @@ type Params struct {
 // Preset returns the params of spec §1.5 for a class: "main", "test" (mainnet's
 // values) or "dev".
 func Preset(class string) (Params, error) {
+	work, err := mpow.Preset(class)
+	if err != nil {
+		return Params{}, err
+	}
 	p := Params{
-		BlockTime: 6000, SlotBlocks: 600, EraSlots: 6,
+		BlockTime: 6000, EraSlots: 6,
 		BlockBytes: 2 << 20, TxBytes: 128 << 10, Batch: 100,
 		Fees: Fees{Base: 100_000, Byte: 100, Verify: 50_000, Entry: 10_000, FreeReport: 8 << 10},
+		Mpow: work,
 	}
-	switch class {
-	case ClassMain, ClassTest:
-	case ClassDev:
-		p.BlockTime, p.SlotBlocks, p.EraSlots = 500, 20, 3
-	default:
-		return Params{}, fmt.Errorf("class %q: want main, test or dev", class)
+	if class == ClassDev {
+		p.BlockTime, p.EraSlots = 500, 3
 	}
 	return p, nil
 }
 
 // SlotOf returns the slot of a height (spec §1.4).
-func (p Params) SlotOf(height int64) mpow.Slot { return mpow.Slot(height / p.SlotBlocks) }
+func (p Params) SlotOf(height int64) mpow.Slot { return p.Mpow.SlotOf(height) }
 
 // Start returns the first height of a slot (spec §1.4).
-func (p Params) Start(s mpow.Slot) int64 { return max(1, int64(s)*p.SlotBlocks) }
+func (p Params) Start(s mpow.Slot) int64 { return p.Mpow.Start(s) }
 
 // EraOf returns the era of a height (spec §1.4).
-func (p Params) EraOf(height int64) uint64 { return uint64(height / (p.SlotBlocks * p.EraSlots)) }
+func (p Params) EraOf(height int64) uint64 { return uint64(height / (p.Mpow.SlotBlocks * p.EraSlots)) }
 
 // startsSlot reports whether height is the first block of a slot that takes
 // reports; slot 0 takes none (spec §1.4).
-func (p Params) startsSlot(height int64) bool { return height%p.SlotBlocks == 0 }
+func (p Params) startsSlot(height int64) bool { return height%p.Mpow.SlotBlocks == 0 }
 
 // startsEra reports whether height is the first block of an era after era 0.
-func (p Params) startsEra(height int64) bool { return height%(p.SlotBlocks*p.EraSlots) == 0 }
+func (p Params) startsEra(height int64) bool { return height%(p.Mpow.SlotBlocks*p.EraSlots) == 0 }
 
 // endsEra reports whether height is the last block of an era.
 func (p Params) endsEra(height int64) bool { return p.startsEra(height + 1) }
@@ -78,7 +78,6 @@ func (p Params) validate() error {
 		value, lo, hi int64
 	}{
 		{"block_time_ms", p.BlockTime, 10, 60_000},
-		{"slot_blocks", p.SlotBlocks, 4, 100_000},
 		{"era_slots", p.EraSlots, 1, 1000},
 		{"block_bytes", p.BlockBytes, 1<<20 + 1<<19 + 64<<10, 4 << 20},
 		{"tx_bytes", int64(p.TxBytes), 32 << 10, 1 << 20},
@@ -93,5 +92,5 @@ func (p Params) validate() error {
 			return fmt.Errorf("params: %s is %d, want %d to %d", r.name, r.value, r.lo, r.hi)
 		}
 	}
-	return nil
+	return p.Mpow.Validate()
 }

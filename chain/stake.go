@@ -31,4 +31,4 @@ func (s *state) dueUnlock() {}
 
 // checkStake returns the money that ledgers hold, which is what is in the pot of
 // bonds, and the first breach of spec §9.5.
-func checkStake(s source) (coin.Amount, error) { return 0, nil }
+func checkStake(s source) (coin.Amount, error) { return potTable.must(s, string(potBonds)), nil }

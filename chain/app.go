@@ -1,0 +1,242 @@
+package chain
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	abci "github.com/cometbft/cometbft/abci/types"
+)
+
+// An AppConfig says where and what chain an [App] keeps.
+type AppConfig struct {
+	Dir     string       // directory of the store, made if absent; empty keeps all in memory
+	Genesis Genesis      // the chain; a store of another chain is refused
+	Logger  *slog.Logger // nil discards
+	Audit   bool         // checks the invariants of spec §9 after each block; a breach panics
+
+	memory vfs.FS // with Dir empty: the file system in memory, so that tests survive a crash
+}
+
+// An App is the chain's state behind ABCI: it checks, executes and commits what
+// a driver puts in order. Its ABCI methods may be called over the four
+// connections at once, as by CometBFT's connection-synced local client; block
+// methods by one goroutine at a time. View, Next and Height are safe anywhere.
+type App struct {
+	abci.BaseApplication
+	genesis Genesis
+	audit   bool
+	log     *slog.Logger
+
+	store *store
+	first *overlay // the genesis writes until height 1 is committed
+	block *proposed
+	memo  *memory
+	view  atomic.Pointer[View]
+	pool  pool
+	feed  feed
+
+	mu   sync.Mutex // guards live
+	live map[*snapshot]struct{}
+}
+
+// A proposed block has been executed and waits for Commit.
+type proposed struct {
+	writes *overlay
+	block  Block
+}
+
+// OpenApp opens the chain's state, at the height of the last commit.
+func OpenApp(c AppConfig) (*App, error) {
+	if err := c.Genesis.Validate(); err != nil {
+		return nil, err
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.memory == nil {
+		c.memory = vfs.NewMem()
+	}
+	st, err := openStore(c.Dir, c.memory, c.Logger)
+	if err != nil {
+		return nil, err
+	}
+	a := &App{genesis: c.Genesis, audit: c.Audit, log: c.Logger, store: st, live: map[*snapshot]struct{}{}}
+	if err := a.resume(); err != nil {
+		return nil, errors.Join(err, st.close())
+	}
+	return a, nil
+}
+
+// resume checks that the store is of this chain and whole, and publishes it.
+func (a *App) resume() error {
+	if a.store.height > 0 {
+		id, _ := identityTable.get(flat{a.store.db}, identityKey)
+		if id.ChainID != a.genesis.ChainID {
+			return fmt.Errorf("state is of chain %q, genesis is of %q: use another home", id.ChainID, a.genesis.ChainID)
+		}
+		if a.audit {
+			if err := a.store.compare(); err != nil {
+				return err
+			}
+		}
+	} else {
+		a.found()
+	}
+	a.memo = loadMemory(a.base())
+	a.publish(a.store.height)
+	return nil
+}
+
+// found computes the state of height 0 and returns the first validators.
+func (a *App) found() []abci.ValidatorUpdate {
+	s := newState(flat{a.store.db}, 0)
+	updates := s.build(a.genesis)
+	a.first = s.block
+	return updates
+}
+
+// base is the state that the next block starts from.
+func (a *App) base() source {
+	if a.first != nil {
+		return &state{base: flat{a.store.db}, block: a.first}
+	}
+	return flat{a.store.db}
+}
+
+// Close ends the App. Views stay usable for what they hold in memory and answer
+// as if empty for the rest; Next fails with CodeStopped.
+func (a *App) Close() error {
+	a.feed.close()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for s := range a.live {
+		errs = append(errs, s.close())
+	}
+	a.live = nil
+	return errors.Join(append(errs, a.store.close())...)
+}
+
+// Info tells CometBFT the last committed height, from which it replays.
+func (a *App) Info(context.Context, *abci.RequestInfo) (*abci.ResponseInfo, error) {
+	return &abci.ResponseInfo{LastBlockHeight: a.store.height, LastBlockAppHash: a.store.tree.Hash(), AppVersion: 1}, nil
+}
+
+// InitChain founds the chain; the genesis document's validators are replaced by
+// those of the App's own genesis, which all nodes share.
+func (a *App) InitChain(_ context.Context, r *abci.RequestInitChain) (*abci.ResponseInitChain, error) {
+	if r.ChainId != a.genesis.ChainID {
+		return nil, fmt.Errorf("init chain %q: genesis is of %q", r.ChainId, a.genesis.ChainID)
+	}
+	updates := a.found()
+	hash := a.store.stage(a.first)
+	a.store.tree.Rollback()
+	return &abci.ResponseInitChain{Validators: updates, AppHash: hash}, nil
+}
+
+// CheckTx lets a transaction wait for a block, or refuses it with a code and a
+// sentence (spec §2.3).
+func (a *App) CheckTx(_ context.Context, r *abci.RequestCheckTx) (res *abci.ResponseCheckTx, err error) {
+	defer rescue(a.log, "check", func() { res = &abci.ResponseCheckTx{Code: CodeRefused, Log: "transaction cannot be checked"} })
+	code, text := codeOf(a.pool.check(a.View(), r.Tx))
+	return &abci.ResponseCheckTx{Code: code, Log: text}, nil
+}
+
+// Query is not how this chain is read: a [View] is.
+func (a *App) Query(context.Context, *abci.RequestQuery) (*abci.ResponseQuery, error) {
+	return &abci.ResponseQuery{Code: CodeNotBuilt, Log: "not implemented (spec §1.6): read /lode/v1 instead"}, nil
+}
+
+// PrepareProposal orders a block: reports up to half of it, then the rest as it
+// came; what would be refused unpaid is left out (spec §2.2).
+func (a *App) PrepareProposal(_ context.Context, r *abci.RequestPrepareProposal) (res *abci.ResponsePrepareProposal, err error) {
+	defer rescue(a.log, "prepare", func() { res = &abci.ResponsePrepareProposal{} })
+	return &abci.ResponsePrepareProposal{Txs: a.arrange(r)}, nil
+}
+
+// ProcessProposal refuses only what no honest proposer sends, by the bytes of
+// the block alone, so that all validators say the same.
+func (a *App) ProcessProposal(_ context.Context, r *abci.RequestProcessProposal) (res *abci.ResponseProcessProposal, err error) {
+	defer rescue(a.log, "process", func() {
+		res = &abci.ResponseProcessProposal{Status: abci.ResponseProcessProposal_REJECT}
+	})
+	status := abci.ResponseProcessProposal_ACCEPT
+	if err := a.acceptable(r.Txs); err != nil {
+		a.log.Warn("proposal refused", "height", r.Height, "err", err)
+		status = abci.ResponseProcessProposal_REJECT
+	}
+	return &abci.ResponseProcessProposal{Status: status}, nil
+}
+
+// FinalizeBlock executes a decided block and returns its app hash. Nothing is
+// kept until Commit. It never recovers from a panic: a chain whose rules broke
+// has to stop.
+func (a *App) FinalizeBlock(_ context.Context, r *abci.RequestFinalizeBlock) (*abci.ResponseFinalizeBlock, error) {
+	if want := a.store.height + 1; r.Height != want {
+		return nil, fmt.Errorf("block %d: the next is %d", r.Height, want)
+	}
+	s := a.open(r)
+	results, updates := s.run(r)
+	if a.audit {
+		if err := audit(s); err != nil {
+			panic(fmt.Sprintf("chain: height %d: %v", r.Height, err))
+		}
+	}
+	hash := a.store.stage(s.block)
+	a.block = &proposed{s.block, Block{
+		Height: r.Height, Hash: s.hash, Time: r.Time.UTC(), Slot: s.slot(), First: s.params.startsSlot(r.Height),
+		Txs: results, Events: s.events,
+	}}
+	out := &abci.ResponseFinalizeBlock{AppHash: hash, ValidatorUpdates: updates}
+	for _, x := range results {
+		out.TxResults = append(out.TxResults, abciResult(x))
+	}
+	return out, nil
+}
+
+// open returns the state in which block r runs.
+func (a *App) open(r *abci.RequestFinalizeBlock) *state {
+	s := newState(flat{a.store.db}, r.Height)
+	if a.first != nil {
+		s.block.pairs = a.first.pairs.Clone()
+	}
+	s.time = r.Time.Unix()
+	s.hash = [32]byte(bytes.Clone(append(r.Hash, make([]byte, 32)...))[:32])
+	s.chain = identityTable.must(s, identityKey)
+	s.params = paramsTable.must(s, paramsKey)
+	return s
+}
+
+// Commit makes the executed block durable, the tree first, then the view with
+// its height, and shows it to readers.
+func (a *App) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit, error) {
+	p := a.block
+	if p == nil {
+		return nil, errors.New("commit: no block was executed")
+	}
+	if err := a.store.commit(p.writes, p.block); err != nil {
+		return nil, err
+	}
+	a.first, a.block = nil, nil
+	a.memo.apply(p.writes)
+	a.publish(p.block.Height)
+	if err := a.store.prune(); err != nil {
+		return nil, err
+	}
+	return &abci.ResponseCommit{RetainHeight: max(0, a.store.height-keepBlocks)}, nil
+}
+
+// rescue turns a panic at the ABCI boundary into a refusal: input must not stop
+// a node.
+func rescue(log *slog.Logger, step string, refuse func()) {
+	if p := recover(); p != nil {
+		log.Error("panic", "step", step, "err", p)
+		refuse()
+	}
+}

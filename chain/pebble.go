@@ -1,0 +1,161 @@
+package chain
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// openPebble opens the store of dir, or one in memory on fs if dir is empty.
+func openPebble(dir string, fs vfs.FS, log *slog.Logger) (*pebble.DB, error) {
+	cache := pebble.NewCache(16 << 20)
+	defer cache.Unref()
+	o := &pebble.Options{Cache: cache, MemTableSize: 4 << 20, Logger: pebbleLog{log}, FS: fs}
+	name := "state"
+	if dir != "" {
+		o.FS, name = vfs.Default, filepath.Join(dir, "state")
+	}
+	db, err := pebble.Open(name, o)
+	if err != nil {
+		return nil, fmt.Errorf("state store %s: %w: is another process using this home?", name, err)
+	}
+	return db, nil
+}
+
+// A pebbleLog keeps the store's chatter at debug level.
+type pebbleLog struct{ log *slog.Logger }
+
+func (l pebbleLog) Infof(format string, args ...any) {
+	l.log.Debug("state store", "said", fmt.Sprintf(format, args...))
+}
+func (l pebbleLog) Errorf(format string, args ...any) {
+	l.log.Error("state store", "err", fmt.Sprintf(format, args...))
+}
+func (l pebbleLog) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
+// physical is where a key of the state stands in the store: derived keys as they
+// are, proven ones under v/.
+func physical(key []byte) []byte {
+	if derived(key) {
+		return key
+	}
+	return append([]byte("v/"), key...)
+}
+
+// derived reports whether key is outside the tree.
+func derived(key []byte) bool { return len(key) > 1 && string(key[:2]) == keyHolder }
+
+// A flat reads state keys from a pebble reader: the database itself for the one
+// goroutine that makes blocks, a snapshot for everybody else.
+type flat struct{ r pebble.Reader }
+
+func (f flat) get(key []byte) ([]byte, bool) { return pebbleGet(f.r, physical(key)) }
+
+func (f flat) each(from, end []byte, fn func(key, value []byte) bool) {
+	lower := physical(from)
+	cut := len(lower) - len(from)
+	space := lower[:cut] // end is in the same space, even if it is the first key after it
+	o := &pebble.IterOptions{LowerBound: lower, UpperBound: append(bytes.Clone(space), end...)}
+	if end == nil {
+		o.UpperBound = past(space)
+	}
+	pebbleEach(f.r, o, func(k, v []byte) bool { return fn(k[cut:], v) })
+}
+
+func pebbleGet(r pebble.Reader, key []byte) ([]byte, bool) {
+	v, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false
+	}
+	if err != nil {
+		panic(fmt.Sprintf("chain: read state: %v", err))
+	}
+	out := append([]byte{}, v...)
+	if err := closer.Close(); err != nil {
+		panic(fmt.Sprintf("chain: read state: %v", err))
+	}
+	return out, true
+}
+
+func pebbleEach(r pebble.Reader, o *pebble.IterOptions, fn func(k, v []byte) bool) {
+	it, err := r.NewIter(o)
+	if err != nil {
+		panic(fmt.Sprintf("chain: walk state: %v", err))
+	}
+	for ok := it.First(); ok && fn(it.Key(), it.Value()); ok = it.Next() {
+	}
+	if err := it.Close(); err != nil {
+		panic(fmt.Sprintf("chain: walk state: %v", err))
+	}
+}
+
+// A snapshot is a flat state at one height that many may read while blocks go
+// on. After close it answers as if empty; what reads at that moment ends first.
+type snapshot struct {
+	mu     sync.Mutex // guards the fields below
+	idle   *sync.Cond
+	reads  int
+	closed bool
+
+	snap *pebble.Snapshot
+}
+
+func newSnapshot(db *pebble.DB) *snapshot {
+	s := &snapshot{snap: db.NewSnapshot()}
+	s.idle = sync.NewCond(&s.mu)
+	return s
+}
+
+func (s *snapshot) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.reads++
+	return true
+}
+
+func (s *snapshot) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reads--; s.reads == 0 {
+		s.idle.Broadcast()
+	}
+}
+
+// close frees what the snapshot pins. It may be called twice.
+func (s *snapshot) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	for s.reads > 0 {
+		s.idle.Wait()
+	}
+	return s.snap.Close()
+}
+
+func (s *snapshot) get(key []byte) ([]byte, bool) {
+	if !s.enter() {
+		return nil, false
+	}
+	defer s.leave()
+	return flat{s.snap}.get(key)
+}
+
+func (s *snapshot) each(from, end []byte, fn func(key, value []byte) bool) {
+	if !s.enter() {
+		return
+	}
+	defer s.leave()
+	flat{s.snap}.each(from, end, fn)
+}

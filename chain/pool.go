@@ -1,0 +1,146 @@
+package chain
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	abci "github.com/cometbft/cometbft/abci/types"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// farNonce is how many transactions of one account may wait at once.
+const farNonce = 64
+
+// A pool knows which nonces wait for a block at this node, so that an account
+// can send several before the first is in. It is no part of consensus.
+type pool struct {
+	mu      sync.Mutex // guards the fields below
+	height  int64
+	waiting map[peer.ID]map[uint64][32]byte // nonce → hash
+}
+
+// check refuses what the next blocks would refuse unpaid (spec §2.3).
+func (p *pool) check(v *View, raw []byte) error {
+	tx, err := DecodeTx(raw)
+	if err != nil {
+		return err
+	}
+	s := v.scratch()
+	b := tx.Body
+	if b.Nonce == 0 {
+		_, err := s.admit(tx)
+		return err
+	}
+	if err := s.check(tx); err != nil {
+		return err
+	}
+	a := accounts.must(s, b.Sender)
+	switch {
+	case b.Nonce <= a.Nonce:
+		return refuse(CodeStale, "nonce %d of %v was used: the next is %d", b.Nonce, b.Sender, a.Nonce+1)
+	case b.Nonce > a.Nonce+farNonce:
+		return refuse(CodeFar, "nonce %d of %v is too far: the next is %d", b.Nonce, b.Sender, a.Nonce+1)
+	}
+	if err := payable(b, a, s.params.Fees.Cost(tx)); err != nil {
+		return err
+	}
+	if err := tx.verify(); err != nil {
+		return err
+	}
+	return p.wait(v.height, tx)
+}
+
+// wait books tx, or refuses a second transaction with a nonce that waits.
+func (p *pool) wait(height int64, tx Tx) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting == nil || p.height != height { // after a block CometBFT checks again what is left
+		p.height, p.waiting = height, map[peer.ID]map[uint64][32]byte{}
+	}
+	b := tx.Body
+	mine := p.waiting[b.Sender]
+	if mine == nil {
+		mine = map[uint64][32]byte{}
+		p.waiting[b.Sender] = mine
+	}
+	if h, ok := mine[b.Nonce]; ok && h != tx.Hash {
+		return refuse(CodeStale, "nonce %d of %v waits in transaction %x: use the next", b.Nonce, b.Sender, h[:4])
+	}
+	mine[b.Nonce] = tx.Hash
+	return nil
+}
+
+// arrange picks and orders the transactions of a proposal.
+func (a *App) arrange(r *abci.RequestPrepareProposal) [][]byte {
+	s := a.View().scratch()
+	s.height = r.Height // a report may be due in the slot that this block opens
+	var reports, others [][]byte
+	for _, raw := range r.Txs {
+		if tx, err := DecodeTx(raw); err != nil {
+			continue
+		} else if tx.lane() {
+			reports = append(reports, raw)
+		} else {
+			others = append(others, raw)
+		}
+	}
+	out := make([][]byte, 0, len(r.Txs))
+	left := r.MaxTxBytes
+	fill := func(txs [][]byte, limit int64) (rest [][]byte) {
+		for _, raw := range txs {
+			size := wireSize(raw)
+			if size > limit || size > left {
+				rest = append(rest, raw)
+				continue
+			}
+			tx, err := DecodeTx(raw)
+			if err == nil {
+				_, err = s.admit(tx)
+			}
+			if err != nil {
+				continue
+			}
+			out = append(out, raw)
+			limit, left = limit-size, left-size
+		}
+		return rest
+	}
+	rest := fill(reports, r.MaxTxBytes/2)
+	fill(others, left)
+	fill(rest, left)
+	return out
+}
+
+// wireSize is what a transaction takes of a block: its bytes and the protobuf
+// field around them.
+func wireSize(tx []byte) int64 {
+	n := int64(len(tx)) + 2
+	for l := len(tx); l >= 0x80; l >>= 7 {
+		n++
+	}
+	return n
+}
+
+// acceptable checks a proposal by its bytes (see ProcessProposal).
+func (a *App) acceptable(txs [][]byte) error {
+	var sum int64
+	seen := map[[32]byte]bool{}
+	for i, raw := range txs {
+		tx, err := DecodeTx(raw)
+		switch {
+		case err != nil:
+			return fmt.Errorf("transaction %d: %w", i, err)
+		case tx.Body.ChainID != a.genesis.ChainID:
+			return fmt.Errorf("transaction %d: is for chain %q", i, tx.Body.ChainID)
+		case seen[tx.Hash]:
+			return fmt.Errorf("transaction %d: stands twice", i)
+		}
+		seen[tx.Hash] = true
+		sum += int64(len(raw))
+	}
+	if sum > a.genesis.Params.BlockBytes {
+		return errors.New("more bytes than a block may have")
+	}
+	return nil
+}

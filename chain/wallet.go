@@ -1,0 +1,68 @@
+package chain
+
+import (
+	"math"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/coin"
+)
+
+// FeeBound returns what b costs at most, whoever signs it: a good Fee for a body
+// that is to be sent (spec §2.2). The Fee that b has does not matter.
+func (p Params) FeeBound(b Body) coin.Amount {
+	b.Fee = math.MaxUint64 // the longest spelling
+	size := len(encode(envelope{Body: encode(b), Sig: make([]byte, 64)}))
+	return p.Fees.Cost(Tx{Body: b, Size: size})
+}
+
+// A wallet signs for one account and keeps count of its nonces, so that several
+// transactions can wait for one block. It is safe for concurrent use.
+type wallet struct {
+	key crypto.PrivKey
+	who peer.ID
+
+	mu   sync.Mutex // guards the fields below
+	last uint64     // nonce that was given out last
+	base uint64     // nonce on chain when it was
+}
+
+func newWallet(key crypto.PrivKey) (*wallet, error) {
+	who, err := accountOf(key)
+	if err != nil {
+		return nil, err
+	}
+	return &wallet{key: key, who: who}, nil
+}
+
+// submit signs m as the account's next transaction and gives it to check, which
+// says whether it may wait for a block; a nonce that was refused is used again.
+// A report goes without a nonce, for free (spec §2.2).
+func (w *wallet) submit(v *View, m Msg, check func(tx []byte) error) ([]byte, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	nonce := uint64(0)
+	if _, ok := reportSlot(m.Work); !ok {
+		if on := v.Account(w.who).Nonce; on != w.base || w.last < on {
+			w.base = on
+			w.last = max(w.last, on)
+		}
+		nonce = w.last + 1
+	}
+	b := Body{ChainID: v.ChainID(), Sender: w.who, Nonce: nonce, Msg: m}
+	b.Fee = v.Params().FeeBound(b)
+	tx, err := Sign(w.key, b)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(tx); err != nil {
+		w.last = v.Account(w.who).Nonce // what waits elsewhere was lost, or is known to check
+		return nil, err
+	}
+	if nonce != 0 {
+		w.last = nonce
+	}
+	return tx, nil
+}
