@@ -1,0 +1,174 @@
+package gpos_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"reflect"
+	"testing"
+
+	"github.com/lode-node/lode/chain/gpos"
+	"github.com/lode-node/lode/coin"
+)
+
+func verify(key, msg, sig []byte) bool { return ed25519.Verify(key, msg, sig) }
+
+// keyOf returns consensus key number i.
+func keyOf(i byte) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{i}, ed25519.SeedSize))
+}
+
+// validating returns what account number i says to validate with key i.
+func validating(i byte, fee uint64) gpos.Validate {
+	k := keyOf(i)
+	return gpos.Validate{
+		Key:   k.Public().(ed25519.PublicKey),
+		Proof: ed25519.Sign(k, gpos.ProofBytes("dev-1", who(i))),
+		Fee:   fee,
+	}
+}
+
+func TestValidate(t *testing.T) { // spec §4.2
+	p := params()
+	guarantor := gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(2, 60)}, JailedUntil: 4}
+	for _, tt := range []struct {
+		name  string
+		in    gpos.Stake
+		spoil func(v *gpos.Validate)
+		chain string
+		err   error
+	}{
+		{"valid", guarantor, func(v *gpos.Validate) {}, "dev-1", nil},
+		{"no bond", gpos.Stake{}, func(v *gpos.Validate) {}, "dev-1", gpos.ErrNotBonded},
+		{"bond below the least", gpos.Stake{Active: 9}, func(v *gpos.Validate) {}, "dev-1", gpos.ErrLeast},
+		{"proof for another chain", guarantor, func(v *gpos.Validate) {}, "dev-2", gpos.ErrProof},
+		{"proof for another account", guarantor, func(v *gpos.Validate) {
+			v.Proof = ed25519.Sign(keyOf(1), gpos.ProofBytes("dev-1", who(2)))
+		}, "dev-1", gpos.ErrProof},
+		{"proof by another key", guarantor, func(v *gpos.Validate) { v.Key = keyOf(2).Public().(ed25519.PublicKey) }, "dev-1", gpos.ErrProof},
+		{"one bit of the proof", guarantor, func(v *gpos.Validate) { v.Proof[7] ^= 1 }, "dev-1", gpos.ErrProof},
+		{"short key", guarantor, func(v *gpos.Validate) { v.Key = v.Key[1:] }, "dev-1", errAny},
+		{"long proof", guarantor, func(v *gpos.Validate) { v.Proof = append(v.Proof, 0) }, "dev-1", errAny},
+		{"fee above all", guarantor, func(v *gpos.Validate) { v.Fee = 1_000_001 }, "dev-1", errAny},
+	} {
+		v := validating(1, 250_000)
+		tt.spoil(&v)
+		got, dropped, err := p.Validate(tt.in, v, tt.chain, who(1), verify)
+		if tt.err != nil {
+			if err == nil || tt.err != errAny && !errors.Is(err, tt.err) || !reflect.DeepEqual(got, tt.in) || dropped != nil {
+				t.Errorf("%s: got %+v, %v, error %v; want the stake unchanged and %v", tt.name, got, dropped, err, tt.err)
+			}
+			continue
+		}
+		want := gpos.Stake{Active: 100, Candidate: &gpos.Candidate{Key: v.Key, Fee: 250_000}, JailedUntil: 4}
+		if err != nil || !reflect.DeepEqual(got, want) || !reflect.DeepEqual(dropped, guarantor.Edges) {
+			t.Errorf("%s: got %+v, dropped %v, error %v; want %+v and its edges dropped", tt.name, got, dropped, err, want)
+		}
+	}
+}
+
+// errAny stands for a refusal that has no sentinel.
+var errAny = errors.New("any")
+
+func TestGuarantee(t *testing.T) { // spec §4.2, reference §3.3
+	p := params()
+	stand := &gpos.Candidate{Key: make([]byte, 32)}
+	target := gpos.Stake{Active: 100, Backing: 50, Candidate: stand}
+	bonded := gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(1, 20), edge(3, 30)}}
+	many := gpos.Stake{Active: 1000}
+	for i := range byte(gpos.MaxTargets) {
+		many.Edges = append(many.Edges, edge(100+i, 10))
+	}
+	with := func(edges ...gpos.Edge) gpos.Stake { return gpos.Stake{Active: 100, Edges: edges} }
+	for _, tt := range []struct {
+		name   string
+		g, t   gpos.Stake
+		to     byte
+		amount coin.Amount
+		limit  coin.Amount
+		want   gpos.Stake
+		took   coin.Amount
+		err    error
+	}{
+		{"a new edge, in its place", bonded, target, 2, 50, 1000, with(edge(1, 20), edge(2, 50), edge(3, 30)), 50, nil},
+		{"an edge grows", bonded, target, 3, 50, 1000, with(edge(1, 20), edge(3, 80)), 50, nil},
+		{"the excess over the limit is refused", bonded, target, 2, 50, 170, with(edge(1, 20), edge(2, 20), edge(3, 30)), 20, nil},
+		{"nothing fits below the limit", bonded, target, 2, 50, 150, bonded, 0, gpos.ErrLimit},
+		{"a limit below what is there", bonded, target, 2, 50, 10, bonded, 0, gpos.ErrLimit},
+		{"more than is free", bonded, target, 2, 51, 1000, bonded, 0, coin.ErrShort},
+		{"below the least", bonded, target, 2, 9, 1000, bonded, 0, gpos.ErrLeast},
+		{"not a candidate", bonded, gpos.Stake{Active: 100}, 2, 50, 1000, bonded, 0, gpos.ErrTarget},
+		{"oneself", bonded, target, 9, 50, 1000, bonded, 0, gpos.ErrTarget},
+		{"not bonded", gpos.Stake{}, target, 2, 50, 1000, gpos.Stake{}, 0, gpos.ErrNotBonded},
+		{"a 17th target", many, target, 2, 50, 1000, many, 0, gpos.ErrTargets},
+	} {
+		g, to, took, err := p.Guarantee(tt.g, tt.t, who(9), gpos.Guarantee{Target: who(tt.to), Amount: tt.amount}, tt.limit)
+		wantT := tt.t
+		wantT.Backing += tt.took
+		if !errors.Is(err, tt.err) || took != tt.took || !reflect.DeepEqual(g, tt.want) || !reflect.DeepEqual(to, wantT) {
+			t.Errorf("%s: got %+v, %+v, %d, %v; want %+v, %+v, %d, %v", tt.name, g, to, uint64(took), err, tt.want, wantT, uint64(tt.took), tt.err)
+		}
+	}
+	grown, _, _, err := p.Guarantee(many, target, who(9), gpos.Guarantee{Target: who(100), Amount: 50}, 1000)
+	if err != nil || grown.Edges[0].Amount != 60 || many.Edges[0].Amount != 10 {
+		t.Errorf("the 16th target grows: %v, %+v; what went in is now %+v", err, grown.Edges, many.Edges[0])
+	}
+	candidate := gpos.Stake{Active: 100, Backing: 5, Candidate: stand}
+	if g, _, _, err := p.Guarantee(candidate, target, who(9), gpos.Guarantee{Target: who(1), Amount: 50}, 1000); err != nil || g.Candidate != nil || g.Backing != 5 {
+		t.Errorf("a candidate that guarantees: %v, %+v; want it chilled", err, g)
+	}
+}
+
+func TestCutGuarantee(t *testing.T) { // spec §4.2
+	p := params()
+	g := gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(1, 20), edge(3, 30)}}
+	target := gpos.Stake{Active: 100, Backing: 50} // chilled since: an edge can be cut all the same
+	for _, tt := range []struct {
+		name   string
+		to     byte
+		amount coin.Amount
+		edges  []gpos.Edge
+		took   coin.Amount
+		err    error
+	}{
+		{"a part", 3, 10, []gpos.Edge{edge(1, 20), edge(3, 20)}, 10, nil},
+		{"all", 1, 20, []gpos.Edge{edge(3, 30)}, 20, nil},
+		{"dust goes too", 1, 11, []gpos.Edge{edge(3, 30)}, 20, nil},
+		{"nothing", 1, 0, g.Edges, 0, gpos.ErrNothing},
+		{"more than there is", 1, 21, g.Edges, 0, coin.ErrShort},
+		{"no edge", 2, 10, g.Edges, 0, gpos.ErrTarget},
+	} {
+		got, to, took, err := p.CutGuarantee(g, target, gpos.CutGuarantee{Target: who(tt.to), Amount: tt.amount})
+		if !errors.Is(err, tt.err) || took != tt.took || !reflect.DeepEqual(got.Edges, tt.edges) || to.Backing != 50-tt.took {
+			t.Errorf("%s: got %+v, backing %d, %d, %v; want %v, %d, %v", tt.name, got.Edges, uint64(to.Backing), uint64(took), err, tt.edges, uint64(tt.took), tt.err)
+		}
+	}
+	if !reflect.DeepEqual(g.Edges, []gpos.Edge{edge(1, 20), edge(3, 30)}) {
+		t.Errorf("CutGuarantee wrote into the caller's edges: %v", g.Edges)
+	}
+}
+
+func TestChillAndUnjail(t *testing.T) { // spec §4.2, §4.5
+	p := params()
+	in := gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(1, 20)}, Candidate: &gpos.Candidate{}, Backing: 3}.Jail(6)
+	got, dropped, err := p.Chill(in)
+	if err != nil || !reflect.DeepEqual(got, gpos.Stake{Active: 100, Backing: 3, JailedUntil: 7}) || !reflect.DeepEqual(dropped, in.Edges) {
+		t.Errorf("Chill = %+v, %v, %v; jail outlives it", got, dropped, err)
+	}
+	if _, _, err := p.Chill(got); !errors.Is(err, gpos.ErrNothing) {
+		t.Errorf("Chill of one at rest: %v", err)
+	}
+	if _, err := p.Unjail(got, 6); !errors.Is(err, gpos.ErrJailed) {
+		t.Errorf("Unjail in the era of the offence: %v", err)
+	}
+	out, err := p.Unjail(got, 7)
+	if err != nil || out.Jailed() {
+		t.Errorf("Unjail in the next era: %+v, %v", out, err)
+	}
+	if _, err := p.Unjail(out, 7); !errors.Is(err, gpos.ErrNothing) {
+		t.Errorf("Unjail of one that is free: %v", err)
+	}
+	if got := in.Jail(2); got.JailedUntil != 7 {
+		t.Errorf("an older offence shortens the jail to era %d", got.JailedUntil)
+	}
+}
