@@ -205,7 +205,9 @@ func (w *world) visit() {
 func (w *world) collect(node string) coin.Amount {
 	w.t.Helper()
 	n := who(node)
-	_ = w.do(func(f market.File, now market.Now) (market.File, market.Effects, error) { return w.p.Collect(f, n, now) })
+	_ = w.do(func(f market.File, now market.Now) (market.File, market.Effects, error) {
+		return w.p.Collect(f, n, now)
+	})
 	b, x, err := w.p.Pay(w.purses[n], w.height)
 	if err != nil {
 		return 0
