@@ -222,10 +222,13 @@ func (w *world) collect(node string) coin.Amount {
 func (w *world) at(height int64) {
 	w.t.Helper()
 	for w.height < height {
-		w.height++
-		if due := w.p.Due(w.file); due != 0 && due <= w.height {
-			w.visit()
+		due := w.p.Due(w.file)
+		if due == 0 || due > height {
+			w.height = height
+			return
 		}
+		w.height = max(w.height+1, due)
+		w.visit()
 	}
 }
 
