@@ -1,0 +1,401 @@
+// Package bitswap fetches and serves blocks over the Bitswap protocol. Its
+// client is ours: blocks of a file are asked straight of the peers that the
+// chain names as its holders, the best first by expected completion time, and
+// peers that fail what they owe fall in a ledger that survives restarts (spec
+// §6, §7). Boxo's client stands behind it for content that the chain does not
+// know, and boxo's server answers others, all on one wire.
+//
+// The package knows nothing of the chain: it is handed two functions, from a
+// root to its holders and from a peer to its prior.
+package bitswap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/ipfs/boxo/bitswap/client"
+	bsmsg "github.com/ipfs/boxo/bitswap/message"
+	"github.com/ipfs/boxo/bitswap/network"
+	"github.com/ipfs/boxo/bitswap/network/bsnet"
+	"github.com/ipfs/boxo/bitswap/server"
+	"github.com/ipfs/boxo/blockstore"
+	"github.com/ipfs/boxo/exchange"
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/core/routing"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lode-node/lode/credit"
+)
+
+// The strategies of an exchange.
+const (
+	Enforce = "enforce" // holders by the chain first, ranked by credit
+	Observe = "observe" // boxo's client fetches; what we would have done is recorded
+	Off     = "off"     // boxo's client fetches
+)
+
+// Config says what an exchange works with. Host and Blocks are needed, the rest
+// may be zero.
+type Config struct {
+	Host   host.Host
+	Blocks blockstore.Blockstore // served to others; what is fetched is stored by the caller
+
+	// Routing finds who has a block when the chain names nobody. Nil means that
+	// only holders and connected peers are asked.
+	Routing routing.ContentDiscovery
+	// Holders names those who, by the chain, hold the file root and so owe it
+	// (spec §6.1, §6.2). It must answer from memory and be safe for concurrent
+	// use. Nil means nobody.
+	Holders func(root cid.Cid) []peer.AddrInfo
+	// Score is the chain's prior of a peer (spec §7.2); [credit.Params.Chain]
+	// makes one. It must answer from memory and be safe for concurrent use. Nil
+	// takes every peer for a newcomer.
+	Score func(peer.ID) credit.Prior
+	// Refuse reports whether the want of p for c is answered with DONT_HAVE
+	// though the block is there. It is called for every want received and must
+	// be quick. Nil refuses nothing.
+	Refuse func(p peer.ID, c cid.Cid) bool
+
+	Credit     credit.Params         // zero = credit.Default()
+	Ledger     string                // directory of the ledger; "" keeps it in memory
+	Strategy   string                // Enforce, Observe or Off; "" = Enforce
+	Logger     *slog.Logger          // nil discards
+	Registerer prometheus.Registerer // of the metrics lode_bitswap_*; nil registers none
+}
+
+// ErrClosed is returned by fetches of an exchange that was closed.
+var ErrClosed = errors.New("bitswap: exchange is closed")
+
+// An Exchange fetches blocks for us and serves them to others. All its methods
+// may be called concurrently.
+type Exchange struct {
+	cfg    Config
+	net    network.BitSwapNetwork
+	client *client.Client
+	server *server.Server
+	ledger *ledger
+	m      *metrics
+	log    *slog.Logger
+
+	started time.Time
+	epoch   int64 // µs since 1970 at started
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // every goroutine that we start
+	kick    chan struct{}  // wakes the clock when wants open
+	stock   atomic.Int64   // fetches that boxo's client has open
+	once    sync.Once
+
+	mu      sync.Mutex // guards the fields below
+	closed  bool
+	sched   *schedule
+	open    map[*request]struct{}
+	waiting map[cid.Cid][]*request
+	outs    map[peer.ID]*outbox
+	recent  *simplelru.LRU[cid.Cid, *record]   // blocks wanted lately
+	index   *simplelru.LRU[cid.Cid, cid.Cid]   // block → root of its file (spec §6.3)
+	fresh   *simplelru.LRU[cid.Cid, time.Time] // root → when its holders were read
+	alone   *simplelru.LRU[cid.Cid, *record]   // root → fetch that calls without a session join
+	holding *simplelru.LRU[peer.ID, struct{}]  // peers that the chain named lately
+	trouble *simplelru.LRU[peer.ID, Failure]   // last failure of a peer
+	fetches []*record                          // ring of the last fetches, oldest first
+	nextID  uint64
+}
+
+var (
+	_ exchange.SessionExchange = (*Exchange)(nil)
+	_ network.Receiver         = (*Exchange)(nil)
+)
+
+// Bounds of what is remembered.
+const (
+	recentKept  = 16 << 10
+	indexKept   = 64 << 10
+	rootsKept   = 1024
+	peersNoted  = 4096
+	fetchesKept = 256
+)
+
+// tickEvery is how often the scheduler looks at the clock while wants are open.
+const tickEvery = 25 * time.Millisecond
+
+// New returns an exchange that serves and fetches until ctx ends or Close is
+// called. It starts goroutines, so either must happen.
+func New(ctx context.Context, cfg Config) (*Exchange, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("bitswap: metrics: %w", err)
+	}
+	led, err := openLedger(cfg.Ledger, cfg.Credit)
+	if err != nil {
+		return nil, err
+	}
+	e := &Exchange{
+		cfg: cfg, ledger: led, m: m, log: cfg.Logger,
+		started: time.Now(), kick: make(chan struct{}, 1),
+		sched: newSchedule(defaults(), cfg.Credit, rand.Uint64()),
+		open:  map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, outs: map[peer.ID]*outbox{},
+		recent: lru[cid.Cid, *record](recentKept), index: lru[cid.Cid, cid.Cid](indexKept),
+		fresh: lru[cid.Cid, time.Time](rootsKept), alone: lru[cid.Cid, *record](rootsKept),
+		holding: lru[peer.ID, struct{}](peersNoted), trouble: lru[peer.ID, Failure](peersNoted),
+	}
+	e.epoch = e.started.UnixMicro()
+	e.ctx, e.cancel = context.WithCancel(ctx)
+	e.net = bsnet.NewFromIpfsHost(cfg.Host)
+	e.client = e.newClient()
+	e.server = e.newServer()
+	m.follow(e)
+	e.net.Start(e)
+	e.wg.Add(1)
+	go e.run()
+	context.AfterFunc(ctx, func() { _ = e.Close() })
+	return e, nil
+}
+
+// lru returns a cache for n values; the only error is n < 1.
+func lru[K comparable, V any](n int) *simplelru.LRU[K, V] {
+	c, err := simplelru.NewLRU[K, V](n, nil)
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+func (c *Config) validate() error {
+	if c.Host == nil || c.Blocks == nil {
+		return errors.New("bitswap: config needs Host and Blocks")
+	}
+	switch c.Strategy {
+	case "":
+		c.Strategy = Enforce
+	case Enforce, Observe, Off:
+	default:
+		return fmt.Errorf("bitswap: strategy %q: want enforce, observe or off", c.Strategy)
+	}
+	if c.Credit == (credit.Params{}) {
+		c.Credit = credit.Default()
+	}
+	if err := c.Credit.Check(); err != nil {
+		return fmt.Errorf("bitswap: %w", err)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Holders == nil {
+		c.Holders = func(cid.Cid) []peer.AddrInfo { return nil }
+	}
+	if c.Score == nil {
+		c.Score = func(peer.ID) credit.Prior { return credit.Prior{} }
+	}
+	return nil
+}
+
+// Close ends all fetches with [ErrClosed], stops serving, and returns when every
+// goroutine has ended and the ledger is on disk. Later calls do nothing.
+func (e *Exchange) Close() error {
+	var err error
+	e.once.Do(func() {
+		e.mu.Lock()
+		e.closed = true
+		for r := range e.open {
+			e.finish(r, ErrClosed)
+		}
+		clear(e.waiting)
+		e.mu.Unlock()
+		e.cancel()
+		for _, p := range []protocol.ID{bsnet.ProtocolBitswapNoVers, bsnet.ProtocolBitswapOneZero, bsnet.ProtocolBitswapOneOne, bsnet.ProtocolBitswap} {
+			e.cfg.Host.RemoveStreamHandler(p)
+		}
+		e.net.Stop()
+		err = e.client.Close()
+		e.server.Close()
+		e.wg.Wait()
+		for _, o := range e.outs {
+			o.close()
+		}
+		err = errors.Join(err, e.ledger.close())
+		e.m.unregister()
+	})
+	return err
+}
+
+// now is the scheduler's clock: µs since 1970, never set back.
+func (e *Exchange) now() int64 { return e.epoch + time.Since(e.started).Microseconds() }
+
+// run keeps the scheduler's clock going while wants are open.
+func (e *Exchange) run() {
+	defer e.wg.Done()
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-e.kick:
+		}
+		t := time.NewTicker(tickEvery)
+		for busy := true; busy; {
+			select {
+			case <-e.ctx.Done():
+				busy = false
+			case <-t.C:
+				e.mu.Lock()
+				e.sched.tick(e.now())
+				e.act()
+				busy = !e.sched.idle()
+				e.mu.Unlock()
+			}
+		}
+		t.Stop()
+	}
+}
+
+// spawn runs f in a goroutine that Close waits for. The caller holds mu.
+func (e *Exchange) spawn(f func()) {
+	if e.closed {
+		return
+	}
+	e.wg.Add(1)
+	go func() {
+		defer e.wg.Done()
+		f()
+	}()
+}
+
+// act does what the scheduler decided. The caller holds mu; nothing here waits.
+func (e *Exchange) act() {
+	var orphans []cid.Cid
+	for _, a := range e.sched.take() {
+		switch a.kind {
+		case doAsk:
+			e.outbox(a.peer).add(wireOp{cid: a.cid, prio: a.prio})
+			e.noteAsk(a)
+		case doCancel:
+			e.outbox(a.peer).add(wireOp{cid: a.cid, cancel: true})
+		case doDial:
+			e.spawn(func() { e.dial(a.peer) })
+		case doFallback:
+			orphans = append(orphans, a.cid)
+		case doBook:
+			e.ledger.apply(a.peer, a.event)
+			e.noteOutcome(a)
+		case doStall:
+			e.m.stalls.Inc()
+		}
+	}
+	if len(orphans) > 0 {
+		e.fallBack(orphans)
+	}
+	if !e.sched.idle() {
+		select {
+		case e.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// ReceiveMessage takes what a peer sent: our fetches first, then boxo's client
+// if it has any, then the server.
+func (e *Exchange) ReceiveMessage(ctx context.Context, from peer.ID, msg bsmsg.BitSwapMessage) {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return
+	}
+	stock := e.cfg.Strategy != Enforce || e.stock.Load() > 0
+	var wanted []blocks.Block
+	if e.cfg.Strategy == Enforce {
+		wanted = e.receive(from, msg)
+	}
+	e.mu.Unlock()
+	if len(wanted) > 0 {
+		e.server.ReceivedBlocks(from, wanted)
+	}
+	if stock {
+		e.client.ReceiveMessage(ctx, from, msg)
+	}
+	e.server.ReceiveMessage(ctx, from, msg)
+}
+
+// receive takes blocks and DONT_HAVEs, and returns the blocks that were wanted.
+// The caller holds mu.
+func (e *Exchange) receive(from peer.ID, msg bsmsg.BitSwapMessage) []blocks.Block {
+	var wanted []blocks.Block
+	for _, b := range msg.Blocks() {
+		if e.arrived(from, b) {
+			wanted = append(wanted, b)
+		}
+	}
+	if not := msg.DontHaves(); len(not) > 0 {
+		e.sched.dontHave(e.now(), from, not...)
+	}
+	e.act()
+	return wanted
+}
+
+// PeerConnected is called by the wire.
+func (e *Exchange) PeerConnected(p peer.ID) {
+	e.client.PeerConnected(p)
+	e.server.PeerConnected(p)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sched.connected(e.now(), p)
+	e.act()
+}
+
+// PeerDisconnected is called by the wire, also for peers that do not answer.
+func (e *Exchange) PeerDisconnected(p peer.ID) {
+	e.client.PeerDisconnected(p)
+	e.server.PeerDisconnected(p)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sched.gone(e.now(), p)
+	if o := e.outs[p]; o != nil && !o.running {
+		delete(e.outs, p)
+	}
+	e.act()
+}
+
+// ReceiveError is called by the wire for streams that broke.
+func (e *Exchange) ReceiveError(err error) { e.log.Debug("bitswap stream broke", "err", err) }
+
+// NotifyNewBlocks tells that blocks are in the store now: it serves peers that
+// wait for them, and fetches of our own.
+func (e *Exchange) NotifyNewBlocks(ctx context.Context, bs ...blocks.Block) error {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return ErrClosed
+	}
+	for _, b := range bs {
+		c := b.Cid()
+		if reqs := e.waiting[c]; len(reqs) > 0 {
+			delete(e.waiting, c)
+			e.sched.drop(e.now(), c)
+			for _, r := range reqs {
+				r.rec.local()
+				e.deliver(r, b)
+			}
+		}
+	}
+	e.act()
+	e.mu.Unlock()
+	if e.cfg.Strategy != Enforce || e.stock.Load() > 0 {
+		if err := e.client.NotifyNewBlocks(ctx, bs...); err != nil {
+			return fmt.Errorf("bitswap: notify: %w", err)
+		}
+	}
+	return e.server.NotifyNewBlocks(ctx, bs...)
+}

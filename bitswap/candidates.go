@@ -1,0 +1,138 @@
+package bitswap
+
+import (
+	"context"
+	"time"
+
+	"github.com/ipfs/boxo/retrieval"
+	"github.com/ipfs/go-cid"
+	libnet "github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+
+	"github.com/lode-node/lode/credit"
+)
+
+const (
+	// holdersFor is how long the holders of a file are taken as read.
+	holdersFor = time.Second
+	// dialFor is how long a holder has to answer a dial.
+	dialFor = 5 * time.Second
+	// typicalBlock is the size for which candidates are compared in summaries.
+	typicalBlock = 256 << 10
+)
+
+// refresh tells the scheduler who may be asked for the file root: the holders by
+// the chain, who owe it, then sources, who do not.
+func (e *Exchange) refresh(root cid.Cid, s *session, sources []peer.AddrInfo, state *retrieval.State) {
+	if !root.Defined() {
+		return
+	}
+	e.mu.Lock()
+	at, ok := e.fresh.Get(root)
+	if ok && time.Since(at) < holdersFor && s.rec.knows(root) {
+		e.mu.Unlock()
+		return
+	}
+	e.fresh.Add(root, time.Now())
+	e.mu.Unlock()
+
+	src := e.candidates(root, sources)
+	cs := make([]credit.Candidate, len(src))
+	up := map[peer.ID]bool{}
+	for i, x := range src {
+		cs[i] = x.Candidate
+		up[x.ID] = x.Connected
+	}
+	ranked := credit.Rank(e.cfg.Credit, cs, typicalBlock, ^uint64(0))
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return
+	}
+	for _, x := range src {
+		if x.Duty {
+			e.holding.Add(x.ID, struct{}{})
+		}
+	}
+	s.rec.consider(root, ranked, up, state)
+	e.sched.holders(e.now(), root, src)
+	e.act()
+}
+
+// candidates reads who may be asked, each once, without ourselves.
+func (e *Exchange) candidates(root cid.Cid, sources []peer.AddrInfo) []source {
+	var out []source
+	seen := map[peer.ID]bool{e.cfg.Host.ID(): true}
+	now := e.now() / 1_000_000
+	take := func(infos []peer.AddrInfo, duty bool) {
+		for _, a := range infos {
+			if seen[a.ID] || a.ID == "" {
+				continue
+			}
+			seen[a.ID] = true
+			if len(a.Addrs) > 0 {
+				e.cfg.Host.Peerstore().AddAddrs(a.ID, a.Addrs, peerstore.RecentlyConnectedAddrTTL)
+			}
+			out = append(out, source{
+				Candidate: credit.Candidate{ID: a.ID, Entry: e.ledger.get(a.ID).At(e.cfg.Credit, now), Prior: e.cfg.Score(a.ID), Duty: duty},
+				Connected: e.cfg.Host.Network().Connectedness(a.ID) == libnet.Connected,
+			})
+		}
+	}
+	take(e.cfg.Holders(root), true)
+	take(sources, false)
+	return out
+}
+
+// dial connects to p, or tells the scheduler that it cannot.
+func (e *Exchange) dial(p peer.ID) {
+	ctx, cancel := context.WithTimeout(e.ctx, dialFor)
+	defer cancel()
+	e.mu.Lock()
+	for rec := range e.concerned(p) {
+		rec.dialled(p)
+	}
+	e.mu.Unlock()
+	err := e.cfg.Host.Connect(ctx, peer.AddrInfo{ID: p})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return
+	}
+	if err != nil {
+		e.m.dials.WithLabelValues("failed").Inc()
+		e.fail(p, "dial: "+firstLine(err))
+		e.sched.gone(e.now(), p)
+		e.act()
+		return
+	}
+	e.m.dials.WithLabelValues("connected").Inc()
+	for rec := range e.concerned(p) {
+		rec.linked(p)
+	}
+	e.sched.connected(e.now(), p)
+	e.act()
+}
+
+// concerned lists the open fetches that have p among their candidates. The
+// caller holds mu.
+func (e *Exchange) concerned(p peer.ID) map[*record]struct{} {
+	out := map[*record]struct{}{}
+	for r := range e.open {
+		if r.rec.has(p) {
+			out[r.rec] = struct{}{}
+		}
+	}
+	return out
+}
+
+// fail notes what went wrong with p, for people. The caller holds mu.
+func (e *Exchange) fail(p peer.ID, what string) {
+	e.trouble.Add(p, Failure{What: what, At: time.Now().UTC()})
+	for rec := range e.concerned(p) {
+		rec.failed(p, what)
+	}
+	e.log.Debug("peer failed", "peer", p, "err", what)
+}

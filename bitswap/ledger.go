@@ -1,0 +1,197 @@
+package bitswap
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/fxamacker/cbor/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/credit"
+)
+
+// ledgerCached is how many entries are kept in memory. On disk none is ever
+// deleted: a bad name that could be forgotten would be worth nothing.
+const ledgerCached = 4096
+
+// A ledger holds an entry for each peer that we had to do with (spec §7.1). Its
+// methods may be called concurrently. What was applied is on disk soon after:
+// a writer follows with a synced batch, so that a killed process loses at most
+// the batch under way, and never a part of an entry.
+type ledger struct {
+	params credit.Params
+	db     *pebble.DB // nil = memory only
+	enc    cbor.EncMode
+	dec    cbor.DecMode
+	wake   chan struct{}
+	done   chan struct{} // closed when the writer has ended
+
+	mu     sync.Mutex // guards the fields below
+	cache  *simplelru.LRU[peer.ID, credit.Entry]
+	dirty  map[peer.ID]credit.Entry // applied and not yet on disk
+	saving map[peer.ID]credit.Entry // the batch under way
+	err    error                    // first failure to write; what follows stays in memory
+	closed bool
+}
+
+// openLedger opens the ledger in dir, or one in memory if dir is empty.
+func openLedger(dir string, params credit.Params) (*ledger, error) {
+	enc, err := cbor.CoreDetEncOptions().EncMode()
+	if err != nil {
+		return nil, fmt.Errorf("bitswap ledger: %w", err)
+	}
+	dec, err := cbor.DecOptions{
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden,
+		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField, MaxArrayElements: 64, MaxMapPairs: 16, MaxNestedLevels: 4,
+	}.DecMode()
+	if err != nil {
+		return nil, fmt.Errorf("bitswap ledger: %w", err)
+	}
+	l := &ledger{
+		params: params, enc: enc, dec: dec, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		cache: lru[peer.ID, credit.Entry](ledgerCached), dirty: map[peer.ID]credit.Entry{},
+	}
+	if dir == "" {
+		close(l.done)
+		return l, nil
+	}
+	c := pebble.NewCache(1 << 20)
+	defer c.Unref()
+	l.db, err = pebble.Open(dir, &pebble.Options{Cache: c, MemTableSize: 1 << 20, Logger: quiet{}})
+	if err != nil {
+		return nil, fmt.Errorf("bitswap ledger %s: %w", dir, err)
+	}
+	go l.write()
+	return l, nil
+}
+
+// quiet drops what pebble logs: its errors come back from its calls.
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)           {}
+func (quiet) Errorf(string, ...any)          {}
+func (quiet) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) }
+
+// get returns the entry of p, zero for a stranger.
+func (l *ledger) get(p peer.ID) credit.Entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.load(p)
+}
+
+// load is get for callers that hold mu.
+func (l *ledger) load(p peer.ID) credit.Entry {
+	if e, ok := l.cache.Get(p); ok {
+		return e
+	}
+	e, ok := l.dirty[p]
+	if !ok {
+		e, ok = l.saving[p]
+	}
+	if !ok && l.db != nil && !l.closed {
+		e = l.read(p)
+	}
+	l.cache.Add(p, e)
+	return e
+}
+
+// read returns what the disk says. An entry that cannot be read counts as none:
+// a broken ledger must not stop a fetch.
+func (l *ledger) read(p peer.ID) credit.Entry {
+	var e credit.Entry
+	raw, closer, err := l.db.Get([]byte(p))
+	if err != nil {
+		return e
+	}
+	defer closer.Close()
+	if l.dec.Unmarshal(raw, &e) != nil {
+		return credit.Entry{}
+	}
+	return e
+}
+
+// apply books ev for p.
+func (l *ledger) apply(p peer.ID, ev credit.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.load(p).Apply(l.params, ev)
+	l.cache.Add(p, e)
+	if l.db == nil || l.closed {
+		return
+	}
+	l.dirty[p] = e
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// peers returns those in memory, the least recently used first.
+func (l *ledger) peers() []peer.ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cache.Keys()
+}
+
+// write follows apply to disk until close.
+func (l *ledger) write() {
+	defer close(l.done)
+	for range l.wake {
+		l.flush()
+	}
+}
+
+// flush puts what is dirty on disk, synced.
+func (l *ledger) flush() {
+	l.mu.Lock()
+	l.saving, l.dirty = l.dirty, map[peer.ID]credit.Entry{}
+	batch := l.saving
+	l.mu.Unlock()
+	err := l.save(batch)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.saving = nil
+	if err != nil && l.err == nil {
+		l.err = fmt.Errorf("bitswap ledger: %w", err)
+	}
+}
+
+func (l *ledger) save(dirty map[peer.ID]credit.Entry) error {
+	ids := make([]peer.ID, 0, len(dirty))
+	for p := range dirty {
+		ids = append(ids, p)
+	}
+	slices.Sort(ids)
+	b := l.db.NewBatch()
+	defer b.Close()
+	for _, p := range ids {
+		raw, err := l.enc.Marshal(dirty[p])
+		if err != nil {
+			return err
+		}
+		if err := b.Set([]byte(p), raw, nil); err != nil {
+			return err
+		}
+	}
+	return b.Commit(pebble.Sync)
+}
+
+// close writes what is left. Later entries stay in memory.
+func (l *ledger) close() error {
+	l.mu.Lock()
+	if l.closed || l.db == nil {
+		l.closed = true
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	l.mu.Unlock()
+	close(l.wake)
+	<-l.done
+	l.flush()
+	return errors.Join(l.err, l.db.Close())
+}

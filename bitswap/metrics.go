@@ -1,0 +1,113 @@
+package bitswap
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lode-node/lode/credit"
+)
+
+// metrics are the collectors of one exchange:
+//
+//	lode_bitswap_wants_total               blocks asked for by callers
+//	lode_bitswap_wants_open                blocks being waited for
+//	lode_bitswap_blocks_total{path}        wanted blocks received, from holders or by the fallback
+//	lode_bitswap_bytes_total{path}         bytes of them
+//	lode_bitswap_duplicate_bytes_total     bytes of blocks that came too late
+//	lode_bitswap_unwanted_blocks_total     blocks that nobody asked for
+//	lode_bitswap_sent_bytes_total          bytes of blocks given to others
+//	lode_bitswap_outcomes_total{kind,duty} requests by outcome, as booked in the ledger
+//	lode_bitswap_stalls_total              peers that were silent past their limit
+//	lode_bitswap_hedges_total              second peers asked for a late block
+//	lode_bitswap_dials_total{result}       dials of holders, connected or failed
+//	lode_bitswap_fallbacks_total           fetches that boxo's client joined
+//	lode_bitswap_first_block_seconds       from the start of a fetch to its first block
+type metrics struct {
+	reg prometheus.Registerer
+	wants, duplicates, unwanted, sent,
+	stalls, hedges, fallbacks prometheus.Counter
+	blocks, bytes, outcomes, dials *prometheus.CounterVec
+	first                          prometheus.Histogram
+	all                            []prometheus.Collector
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{reg: reg}
+	one := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "lode_bitswap_" + name, Help: help})
+		m.all = append(m.all, c)
+		return c
+	}
+	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lode_bitswap_" + name, Help: help}, labels)
+		m.all = append(m.all, c)
+		return c
+	}
+	m.wants = one("wants_total", "Blocks asked for by callers.")
+	m.duplicates = one("duplicate_bytes_total", "Bytes of blocks that came too late.")
+	m.unwanted = one("unwanted_blocks_total", "Blocks that nobody asked for.")
+	m.sent = one("sent_bytes_total", "Bytes of blocks given to others.")
+	m.stalls = one("stalls_total", "Peers that were silent past their limit.")
+	m.hedges = one("hedges_total", "Second peers asked for a late block.")
+	m.fallbacks = one("fallbacks_total", "Fetches that the stock client joined.")
+	m.blocks = vec("blocks_total", "Wanted blocks received.", "path")
+	m.bytes = vec("bytes_total", "Bytes of wanted blocks received.", "path")
+	m.outcomes = vec("outcomes_total", "Requests by outcome.", "kind", "duty")
+	m.dials = vec("dials_total", "Dials of holders.", "result")
+	m.first = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "lode_bitswap_first_block_seconds", Help: "From the start of a fetch to its first block.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+	})
+	m.all = append(m.all, m.first)
+	return m, m.register(m.all...)
+}
+
+// follow adds what is read from e when asked. Registration cannot clash: the
+// other names of e were free.
+func (m *metrics) follow(e *Exchange) {
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "lode_bitswap_wants_open", Help: "Blocks being waited for."}, func() float64 {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return float64(len(e.waiting))
+	})
+	if m.register(open) == nil {
+		m.all = append(m.all, open)
+	}
+}
+
+func (m *metrics) register(cs ...prometheus.Collector) error {
+	if m.reg == nil {
+		return nil
+	}
+	var errs []error
+	for _, c := range cs {
+		errs = append(errs, m.reg.Register(c))
+	}
+	return errors.Join(errs...)
+}
+
+// unregister frees the names, so that a node may build another exchange.
+func (m *metrics) unregister() {
+	if m.reg == nil {
+		return
+	}
+	for _, c := range m.all {
+		m.reg.Unregister(c)
+	}
+}
+
+// received counts a wanted block.
+func (m *metrics) received(path string, size uint64) {
+	m.blocks.WithLabelValues(path).Inc()
+	m.bytes.WithLabelValues(path).Add(float64(size))
+}
+
+// outcome counts what is booked.
+func (m *metrics) outcome(ev credit.Event) {
+	duty := "false"
+	if ev.Duty {
+		duty = "true"
+	}
+	m.outcomes.WithLabelValues(ev.Kind.String(), duty).Inc()
+}

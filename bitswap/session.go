@@ -1,0 +1,341 @@
+package bitswap
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ipfs/boxo/exchange"
+	"github.com/ipfs/boxo/retrieval"
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multihash"
+)
+
+type (
+	fileKey    struct{}
+	sourcesKey struct{}
+)
+
+// WithFile returns a context under which blocks are asked for as parts of the
+// file root, so that an exchange turns to those who hold the file (spec §6.3).
+func WithFile(ctx context.Context, root cid.Cid) context.Context {
+	return context.WithValue(ctx, fileKey{}, root)
+}
+
+// WithSources returns a context under which peers are asked for blocks like
+// holders, though they owe nothing: the sources that an order names for the
+// first copy (spec §5.1).
+func WithSources(ctx context.Context, peers []peer.AddrInfo) context.Context {
+	return context.WithValue(ctx, sourcesKey{}, peers)
+}
+
+func fileOf(ctx context.Context) cid.Cid {
+	root, _ := ctx.Value(fileKey{}).(cid.Cid)
+	return root
+}
+
+func sourcesOf(ctx context.Context) []peer.AddrInfo {
+	s, _ := ctx.Value(sourcesKey{}).([]peer.AddrInfo)
+	return s
+}
+
+// A session is one fetch: calls under it share the holders of its root, and are
+// one line in the list of fetches.
+type session struct {
+	e       *Exchange
+	ctx     context.Context
+	root    cid.Cid // last root known; guarded by e.mu
+	sources []peer.AddrInfo
+	rec     *record
+	stock   exchange.Fetcher // boxo's session, once needed; guarded by e.mu
+}
+
+// A request is one call of GetBlocks. All its fields but the channel are
+// guarded by Exchange.mu.
+type request struct {
+	s     *session
+	rec   *record
+	ctx   context.Context // of the fallback; ends with the request
+	stop  context.CancelFunc
+	offs  []func() bool
+	left  map[cid.Cid]struct{}
+	out   chan blocks.Block // room for all
+	done  bool
+	cause error
+}
+
+// NewSession returns a fetcher for related blocks, which lives until ctx ends.
+// If ctx carries a file (see [WithFile]) all blocks are asked of its holders.
+func (e *Exchange) NewSession(ctx context.Context) exchange.Fetcher {
+	root := fileOf(ctx)
+	e.mu.Lock()
+	rec := e.record(root)
+	e.mu.Unlock()
+	return e.session(ctx, root, rec)
+}
+
+// session returns the fetcher of the strategy.
+func (e *Exchange) session(ctx context.Context, root cid.Cid, rec *record) exchange.Fetcher {
+	s := &session{e: e, ctx: ctx, root: root, sources: sourcesOf(ctx), rec: rec}
+	if e.cfg.Strategy != Enforce {
+		return &stockSession{session: s, fetcher: e.client.NewSession(ctx)}
+	}
+	return s
+}
+
+// lone returns the session of calls without one: those for one file within a
+// while count as one fetch.
+func (e *Exchange) lone(ctx context.Context) exchange.Fetcher {
+	root := fileOf(ctx)
+	e.mu.Lock()
+	rec, ok := e.alone.Get(root)
+	if !ok || rec.stale() {
+		rec = e.record(root)
+		e.alone.Add(root, rec)
+	}
+	e.mu.Unlock()
+	return e.session(ctx, root, rec)
+}
+
+// GetBlock returns the block c. It returns when the block is here or ctx ends;
+// the error then wraps that of ctx and says who was asked.
+func (e *Exchange) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	return e.lone(ctx).GetBlock(ctx, c)
+}
+
+// GetBlocks returns a channel of the blocks cs in order of arrival, each once.
+// It closes when all have come or ctx ends.
+func (e *Exchange) GetBlocks(ctx context.Context, cs []cid.Cid) (<-chan blocks.Block, error) {
+	return e.lone(ctx).GetBlocks(ctx, cs)
+}
+
+// GetBlock is as that of the exchange; it also ends with the session.
+func (s *session) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {
+	if !c.Defined() {
+		return nil, ipld.ErrNotFound{Cid: c}
+	}
+	r, err := s.get(ctx, []cid.Cid{c})
+	if err != nil {
+		return nil, err
+	}
+	if b, ok := <-r.out; ok {
+		return b, nil
+	}
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	return nil, fmt.Errorf("block %v: %s: %w", c, r.rec.tried(), r.cause)
+}
+
+// GetBlocks is as that of the exchange; it also ends with the session.
+func (s *session) GetBlocks(ctx context.Context, cs []cid.Cid) (<-chan blocks.Block, error) {
+	r, err := s.get(ctx, cs)
+	if err != nil {
+		return nil, err
+	}
+	return r.out, nil
+}
+
+// get opens a request for cs.
+func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
+	e := s.e
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.ctx.Err(); err != nil {
+		return nil, fmt.Errorf("session ended: %w", err)
+	}
+	left, keys := map[cid.Cid]struct{}{}, make([]cid.Cid, 0, len(cs))
+	var inline []blocks.Block
+	for _, c := range cs {
+		if _, twice := left[c]; twice || !c.Defined() {
+			continue
+		}
+		left[c] = struct{}{}
+		if b := identity(c); b != nil {
+			inline = append(inline, b)
+			continue
+		}
+		keys = append(keys, c)
+	}
+	r := &request{s: s, rec: s.rec, left: left, out: make(chan blocks.Block, len(left))}
+	r.ctx, r.stop = context.WithCancel(ctx)
+	if len(left) == 0 {
+		r.done = true
+		r.stop()
+		close(r.out)
+		return r, nil
+	}
+	state := retrieval.StateFromContext(ctx)
+	if state == nil {
+		state = retrieval.StateFromContext(s.ctx)
+	}
+	var root cid.Cid
+	if len(keys) > 0 {
+		root = s.rootOf(ctx, keys[0])
+		e.refresh(root, s, append(sourcesOf(ctx), s.sources...), state)
+	}
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		r.stop()
+		return nil, ErrClosed
+	}
+	s.rec.begin(state)
+	e.open[r] = struct{}{}
+	for _, b := range inline {
+		e.deliver(r, b)
+	}
+	if r.done {
+		return r, nil
+	}
+	for _, c := range keys {
+		e.waiting[c] = append(e.waiting[c], r)
+		e.recent.Add(c, r.rec)
+	}
+	r.offs = append(r.offs, context.AfterFunc(ctx, func() { e.abandon(r, ctx.Err()) }))
+	if s.ctx != ctx {
+		r.offs = append(r.offs, context.AfterFunc(s.ctx, func() { e.abandon(r, s.ctx.Err()) }))
+	}
+	e.m.wants.Add(float64(len(keys)))
+	e.sched.want(e.now(), root, keys...)
+	e.rescue(r, keys)
+	e.act()
+	return r, nil
+}
+
+// identity returns the block that is inside its own CID, or nil.
+func identity(c cid.Cid) blocks.Block {
+	if c.Prefix().MhType != multihash.IDENTITY {
+		return nil
+	}
+	d, err := multihash.Decode(c.Hash())
+	if err != nil {
+		return nil
+	}
+	b, err := blocks.NewBlockWithCid(d.Digest, c)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// rootOf returns the file that c is asked for as a part of: by the context, by
+// the session, by what was fetched before, or c itself if the chain knows it.
+// Undefined means that nobody is known to owe it.
+func (s *session) rootOf(ctx context.Context, c cid.Cid) cid.Cid {
+	e := s.e
+	root := fileOf(ctx)
+	e.mu.Lock()
+	if !root.Defined() {
+		root = s.root
+	}
+	if !root.Defined() {
+		root, _ = e.index.Get(c)
+	}
+	e.mu.Unlock()
+	named := root.Defined() && len(e.cfg.Holders(root)) > 0
+	if !named && len(e.cfg.Holders(c)) > 0 {
+		root = c
+	}
+	if !root.Defined() && (len(s.sources) > 0 || len(sourcesOf(ctx)) > 0) {
+		root = c
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if root.Defined() {
+		s.root = root
+		s.rec.named(root)
+	}
+	return root
+}
+
+// arrived takes a block from a peer and reports whether it was wanted. The
+// caller holds mu and calls act.
+func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
+	c, size := b.Cid(), uint64(len(b.RawData()))
+	reqs := e.waiting[c]
+	if len(reqs) == 0 {
+		e.noteExtra(from, c, size)
+		return false
+	}
+	delete(e.waiting, c)
+	root := cid.Undef
+	if w := e.sched.wants[c]; w != nil {
+		root = w.f.root
+	}
+	_, asked := e.sched.block(e.now(), from, c, size)
+	path := pathHolders
+	if !asked {
+		path = pathFallback
+		e.ledger.apply(from, credit0(size, e.now()))
+	}
+	if root.Defined() {
+		e.index.Add(c, root)
+	}
+	e.m.received(path, size)
+	for _, r := range reqs {
+		if first := r.rec.got(from, path, size); first > 0 {
+			e.m.first.Observe(first.Seconds())
+		}
+		e.deliver(r, b)
+	}
+	return true
+}
+
+// deliver hands b to r, which has room for it. The caller holds mu.
+func (e *Exchange) deliver(r *request, b blocks.Block) {
+	if _, ok := r.left[b.Cid()]; !ok || r.done {
+		return
+	}
+	delete(r.left, b.Cid())
+	r.out <- b
+	if len(r.left) == 0 {
+		e.finish(r, nil)
+	}
+}
+
+// abandon ends r before its time.
+func (e *Exchange) abandon(r *request, cause error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r.done {
+		return
+	}
+	var over []cid.Cid
+	for c := range r.left {
+		rest := e.waiting[c][:0]
+		for _, other := range e.waiting[c] {
+			if other != r {
+				rest = append(rest, other)
+			}
+		}
+		if len(rest) == 0 {
+			delete(e.waiting, c)
+			over = append(over, c)
+			continue
+		}
+		e.waiting[c] = rest
+	}
+	e.finish(r, cause)
+	if !e.closed {
+		e.sched.drop(e.now(), over...)
+		e.act()
+	}
+}
+
+// finish closes r. The caller holds mu.
+func (e *Exchange) finish(r *request, cause error) {
+	r.done, r.cause = true, cause
+	r.rec.end(cause)
+	delete(e.open, r)
+	for _, off := range r.offs {
+		off()
+	}
+	r.stop()
+	close(r.out)
+}

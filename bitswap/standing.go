@@ -1,0 +1,63 @@
+package bitswap
+
+import (
+	"cmp"
+	"slices"
+
+	libnet "github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/credit"
+)
+
+// A PeerStat is what we think of a peer, and why.
+type PeerStat struct {
+	ID          peer.ID       `json:"id"`
+	Micros      uint64        `json:"expected_us"` // expected time for a block of 256 KiB, µs: the rank
+	Score       credit.Score  `json:"score"`
+	Terms       []credit.Term `json:"terms"` // add up to Micros
+	Entry       credit.Entry  `json:"entry"`
+	Prior       credit.Prior  `json:"prior"`
+	Holder      bool          `json:"holder"` // the chain named it lately for a file that was fetched
+	Connected   bool          `json:"connected"`
+	Quarantined int64         `json:"quarantined_us"` // not asked for that long from now on, µs
+	LastFailure Failure       `json:"last_failure"`
+}
+
+// Peers returns the peers in memory, the best first, ties by ID: those of which
+// anything is booked, and those that the chain named lately.
+func (e *Exchange) Peers() []PeerStat {
+	ids := e.ledger.peers()
+	e.mu.Lock()
+	ids = append(ids, e.holding.Keys()...)
+	e.mu.Unlock()
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	out := make([]PeerStat, 0, len(ids))
+	for _, p := range ids {
+		if s := e.Peer(p); s.Entry.First != 0 || s.Holder {
+			out = append(out, s)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b PeerStat) int { return cmp.Compare(a.Micros, b.Micros) })
+	return out
+}
+
+// Peer returns what we think of p now, a stranger included.
+func (e *Exchange) Peer(p peer.ID) PeerStat {
+	now, par := e.now(), e.cfg.Credit
+	entry, prior := e.ledger.get(p).At(par, now/1_000_000), e.cfg.Score(p)
+	s := PeerStat{
+		ID: p, Micros: credit.Expect(par, entry, prior, typicalBlock), Score: par.Score(entry, prior),
+		Terms: credit.Explain(par, entry, prior, typicalBlock), Entry: entry, Prior: prior,
+		Connected: e.cfg.Host.Network().Connectedness(p) == libnet.Connected,
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, s.Holder = e.holding.Peek(p)
+	s.LastFailure, _ = e.trouble.Peek(p)
+	if sp := e.sched.peers[p]; sp != nil {
+		s.Quarantined = max(sp.until-now, 0)
+	}
+	return s
+}
