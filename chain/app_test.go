@@ -41,7 +41,7 @@ func testGenesis(t testing.TB) Genesis {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p = p.WithSlots(4, 3)
+	p.Mpow.SlotBlocks = 4
 	raw, err := testKey(t, "consensus").GetPublic().Raw()
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,59 @@
+package chain
+
+import (
+	"context"
+	"fmt"
+
+	abci "github.com/cometbft/cometbft/abci/types"
+)
+
+// A Ledger is what CometBFT drives: an [App], or in tests one that fails on
+// purpose.
+type Ledger interface {
+	abci.Application
+	// View returns the state after the last Commit; safe for concurrent use.
+	View() *View
+	// Next returns the first block after height, waiting for it until ctx ends;
+	// safe for concurrent use.
+	Next(ctx context.Context, height int64) (Block, error)
+}
+
+var _ Ledger = (*App)(nil)
+
+// watched is a ledger that tells when it cannot go on. A panic while a block is
+// executed goes on after that: a node whose rules broke must not vote again.
+type watched struct {
+	Ledger
+	failed func(reason string)
+
+	height int64 // of the block between FinalizeBlock and Commit; one goroutine
+}
+
+// FinalizeBlock implements abci.Application.
+func (w *watched) FinalizeBlock(ctx context.Context, r *abci.RequestFinalizeBlock) (*abci.ResponseFinalizeBlock, error) {
+	w.height = r.Height
+	defer w.tell("execute")
+	res, err := w.Ledger.FinalizeBlock(ctx, r)
+	if err != nil {
+		w.failed(fmt.Sprintf("execute block %d: %v", w.height, err))
+	}
+	return res, err
+}
+
+// Commit implements abci.Application.
+func (w *watched) Commit(ctx context.Context, r *abci.RequestCommit) (*abci.ResponseCommit, error) {
+	defer w.tell("commit")
+	res, err := w.Ledger.Commit(ctx, r)
+	if err != nil {
+		w.failed(fmt.Sprintf("commit block %d: %v", w.height, err))
+	}
+	return res, err
+}
+
+// tell must be deferred itself.
+func (w *watched) tell(doing string) {
+	if r := recover(); r != nil {
+		w.failed(fmt.Sprintf("%s block %d: panic: %v", doing, w.height, r))
+		panic(r)
+	}
+}

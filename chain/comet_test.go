@@ -1,0 +1,331 @@
+package chain_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	abci "github.com/cometbft/cometbft/abci/types"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/coin"
+)
+
+// Four validators make blocks; one stops, comes back and catches up; a newcomer
+// that is no validator catches up as well; a process is killed again and again.
+func TestCometNet(t *testing.T) {
+	n := newCometNet(t, 4, 1)
+	var nodes []*running
+	for i := range 3 {
+		nodes = append(nodes, run(t, n.config(t, i)))
+	}
+	fourth := n.spawn(t, 3)
+	agree(t, 3, nodes...)
+	if s := nodes[0].Status(); !s.Validator || s.CatchingUp || s.Stopped != "" {
+		t.Errorf("status of a validator at work: %+v", s)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	to := n.places[4].account
+	res, err := nodes[1].Submit(ctx, send(to, coin.LODE))
+	must(t, err)
+	agree(t, res.Height+1, nodes...) // its header carries the app hash after the transfer
+	for i, node := range nodes {
+		if got, want := node.View().Account(to).Free, 1001*coin.LODE; got != want {
+			t.Errorf("node %d: receiver has %v, want %v", i, got, want)
+		}
+	}
+
+	for round := range int64(3) {
+		at := nodes[0].Status().Height + 2 + round
+		fourth.reach(t, at)
+		fourth.kill()
+		reach(t, nodes[0], at+3) // blocks go on with three of four
+		fourth = n.spawn(t, 3)
+	}
+	at := nodes[0].Status().Height + 2
+	if got, want := fourth.reach(t, at), fmt.Sprintf("%x", agree(t, at, nodes...)); got != want {
+		t.Errorf("block %d of the killed node is %s, of the others %s", at, got, want)
+	}
+
+	nodes[1].stop(t)
+	stopped := nodes[1].Status().Height
+	if s := nodes[1].Status(); s.Stopped == "" {
+		t.Errorf("status after Close: %+v, want a reason in Stopped", s)
+	}
+	at = stopped + 4
+	want := agree(t, at, nodes[0], nodes[2])
+	nodes[1] = run(t, n.config(t, 1))
+	if b := reach(t, nodes[1], at); b.Hash != want {
+		t.Errorf("after its restart block %d is %x, want %x", at, b.Hash, want)
+	}
+
+	late := run(t, n.config(t, 4))
+	at = nodes[0].Status().Height + 2
+	agree(t, at, append(nodes, late)...)
+	if s := late.Status(); s.Validator || s.Peers == 0 {
+		t.Errorf("status of the newcomer: %+v, want no validator with peers", s)
+	}
+	if b := reach(t, late, 1); b.Height != 1 {
+		t.Errorf("first block of the newcomer is %d, want 1", b.Height)
+	}
+}
+
+func send(to peer.ID, x coin.Amount) chain.Msg {
+	return chain.Msg{Send: &chain.Send{To: to, Amount: x}}
+}
+
+func TestCometSubmit(t *testing.T) {
+	n := newCometNet(t, 1, 1)
+	node, to := run(t, n.config(t, 0)), n.places[1].account
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	code := func(err error) uint32 {
+		var e *chain.Error
+		if !errors.As(err, &e) {
+			t.Fatalf("error %v is no *chain.Error", err)
+		}
+		return e.Code
+	}
+
+	var group errgroup.Group // five wait for one block
+	for range 5 {
+		group.Go(func() error {
+			_, err := node.Submit(ctx, send(to, 1))
+			return err
+		})
+	}
+	must(t, group.Wait())
+	if a := node.View().Account(n.places[0].account); a.Nonce != 5 {
+		t.Errorf("nonce after five: %d", a.Nonce)
+	}
+
+	res, err := node.Submit(ctx, send(to, 5000*coin.LODE))
+	if res.Height == 0 || code(err) != chain.CodeShort {
+		t.Errorf("refused in its block: %+v, %v", res, err)
+	}
+	body := chain.Body{ChainID: n.genesis.ChainID, Nonce: 1, Fee: coin.LODE, Msg: send(to, 1)}
+	stale, err := chain.Sign(n.places[0].key(t), body)
+	must(t, err)
+	res, err = node.SubmitTx(ctx, stale)
+	if res.Height != 0 || code(err) != chain.CodeStale {
+		t.Errorf("refused before its block: %+v, %v", res, err)
+	}
+	body.Nonce = 7
+	tx, err := chain.Sign(n.places[0].key(t), body)
+	must(t, err)
+	first, err := node.SubmitTx(ctx, tx)
+	must(t, err)
+	again, err := node.SubmitTx(ctx, tx)
+	must(t, err)
+	if again != first {
+		t.Errorf("the same transaction again: %+v, want %+v", again, first)
+	}
+	if _, err = node.SubmitTx(ctx, make([]byte, 5<<20)); code(err) != chain.CodeSize {
+		t.Errorf("too large: %v, want code %d", err, chain.CodeSize)
+	}
+	over, end := context.WithCancel(ctx)
+	end()
+	_, err = node.Submit(over, send(to, 1))
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "transaction ") {
+		t.Errorf("given up: %v, want the hash and context.Canceled", err)
+	}
+	node.stop(t)
+	if _, err = node.Submit(ctx, send(to, 1)); code(err) != chain.CodeStopped {
+		t.Errorf("after Close: %v, want code %d", err, chain.CodeStopped)
+	}
+	if _, err := node.Next(ctx, 1<<40); !errors.Is(err, chain.ErrClosed) {
+		t.Errorf("Next after Close: %v, want ErrClosed", err)
+	}
+}
+
+// broken is an App whose rules panic at a height.
+type broken struct {
+	*chain.App
+	at int64
+}
+
+func (b broken) FinalizeBlock(ctx context.Context, r *abci.RequestFinalizeBlock) (*abci.ResponseFinalizeBlock, error) {
+	if r.Height >= b.at {
+		panic("the rules broke")
+	}
+	return b.App.FinalizeBlock(ctx, r)
+}
+
+// A node whose rules panic must not vote again, and its process must end.
+func TestCometPanicEndsRun(t *testing.T) {
+	n := newCometNet(t, 1, 0)
+	app, err := chain.OpenApp(chain.AppConfig{Genesis: n.genesis})
+	must(t, err)
+	c := n.config(t, 0)
+	c.App = broken{app, 4}
+	node := run(t, c)
+	t.Cleanup(func() { app.Close() })
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := node.Next(ctx, 3); !errors.Is(err, chain.ErrClosed) || !strings.Contains(err.Error(), "the rules broke") {
+		t.Errorf("wait for the block: %v, want ErrClosed and the panic", err)
+	}
+	select {
+	case err := <-node.ran:
+		if err == nil || !strings.Contains(err.Error(), "the rules broke") {
+			t.Errorf("Run ended with %v, want the panic", err)
+		}
+	case <-ctx.Done():
+		t.Fatal("Run goes on 10 s after the panic")
+	}
+	if s := node.Status(); s.Height != 3 || !strings.Contains(s.Stopped, "the rules broke") {
+		t.Errorf("status %+v, want height 3 and the reason in Stopped", s)
+	}
+}
+
+// told is a log handler that hands on each message.
+type told struct {
+	slog.Handler
+	messages chan string
+}
+
+func (h told) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+func (h told) WithAttrs([]slog.Attr) slog.Handler           { return h }
+func (h told) Handle(_ context.Context, r slog.Record) error {
+	select {
+	case h.messages <- r.Message:
+	default:
+	}
+	return nil
+}
+
+func (h told) await(t testing.TB, message string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for {
+		select {
+		case m := <-h.messages:
+			if m == message {
+				return
+			}
+		case <-ctx.Done():
+			t.Fatalf("never told %q", message)
+		}
+	}
+}
+
+// With half of the power gone no block comes: the node says so, goes on
+// answering, and takes it back when the others return.
+func TestCometStall(t *testing.T) {
+	n := newCometNet(t, 2, 0)
+	h := told{slog.DiscardHandler, make(chan string, 1000)}
+	c := n.config(t, 0)
+	c.Stall, c.Logger = 1500*time.Millisecond, slog.New(h)
+	one, two := run(t, c), run(t, n.config(t, 1))
+	agree(t, 2, one, two)
+	two.stop(t)
+	h.await(t, "no blocks come")
+	if s := one.Status(); !strings.Contains(s.Stopped, "two thirds") {
+		t.Errorf("status %+v, want the reason in Stopped", s)
+	}
+	run(t, n.config(t, 1))
+	h.await(t, "blocks come again")
+	if s := one.Status(); s.Stopped != "" {
+		t.Errorf("status %+v, want nothing in Stopped", s)
+	}
+}
+
+func TestNewCometRefuses(t *testing.T) {
+	n := newCometNet(t, 2, 0)
+	good := n.config(t, 0)
+	first, err := chain.NewComet(good)
+	must(t, err)
+	if _, err := chain.NewComet(good); !errors.Is(err, chain.ErrHomeInUse) {
+		t.Errorf("home in use: %v, want ErrHomeInUse", err)
+	}
+	must(t, first.Close())
+
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer busy.Close()
+	port := busy.Addr().(*net.TCPAddr).Port
+	for _, row := range []struct {
+		name  string
+		spoil func(*chain.CometConfig)
+		want  string
+	}{
+		{"valid", func(*chain.CometConfig) {}, ""},
+		{"other chain id", func(c *chain.CometConfig) { c.Genesis.ChainID = "dev-other" }, "another chain"},
+		{"other genesis", func(c *chain.CometConfig) { c.Genesis.Time = c.Genesis.Time.Add(1) }, "another chain"},
+		{"port in use", func(c *chain.CometConfig) { c.Listen = busy.Addr().String() }, fmt.Sprintf("port %d", port)},
+		{"no port", func(c *chain.CometConfig) { c.Listen = "127.0.0.1" }, "want host:port"},
+		{"port zero", func(c *chain.CometConfig) { c.Listen = "127.0.0.1:0" }, "between 1 and 65535"},
+		{"peer without id", func(c *chain.CometConfig) { c.Peers = []string{"127.0.0.1:1"} }, "id@host:port"},
+		{"no home", func(c *chain.CometConfig) { c.Home = "" }, "no home"},
+		{"no key", func(c *chain.CometConfig) { c.Key = nil }, "no key"},
+		{"bad genesis", func(c *chain.CometConfig) { c.Genesis.Class = "none" }, "class"},
+	} {
+		c := good
+		row.spoil(&c)
+		node, err := chain.NewComet(c)
+		if row.want == "" {
+			must(t, err)
+			must(t, node.Close())
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: %v, want an error with %q", row.name, err, row.want)
+		}
+	}
+}
+
+// A validator that no longer knows what it signed must not sign (spec §4.5).
+func TestCometRefusesLostVotes(t *testing.T) {
+	n := newCometNet(t, 1, 0)
+	c := n.config(t, 0)
+	must(t, os.Remove(filepath.Join(c.Home, "comet", "priv_validator_state.json")))
+	if _, err := chain.NewComet(c); err == nil || !strings.Contains(err.Error(), "sign twice") {
+		t.Errorf("record of votes lost: %v, want a refusal", err)
+	}
+	must(t, os.WriteFile(filepath.Join(c.Home, "comet", "priv_validator_key.json"), []byte("{}"), 0o600))
+	if _, err := chain.NewComet(c); err == nil || !strings.Contains(err.Error(), "consensus key") {
+		t.Errorf("bad key file: %v, want a refusal", err)
+	}
+}
+
+func TestInitCometIsStable(t *testing.T) {
+	n := newCometNet(t, 1, 0)
+	p := n.places[0]
+	again, err := chain.InitComet(p.Home, p.key(t))
+	must(t, err)
+	if string(again.Consensus) != string(p.id.Consensus) || again.Peer != p.id.Peer {
+		t.Errorf("second InitComet gives %+v, the first gave %+v", again, p.id)
+	}
+	fresh, err := chain.InitComet(t.TempDir(), p.key(t))
+	must(t, err)
+	if string(fresh.Consensus) == string(p.id.Consensus) {
+		t.Error("a new home has the old consensus key: it could sign a height twice")
+	}
+	if fresh.Peer != p.id.Peer {
+		t.Errorf("a new home of the same key is %s in the network, was %s", fresh.Peer, p.id.Peer)
+	}
+}
+
+// Every v1 of CometBFT is retracted and lacks security fixes, though it is what
+// "latest" gives; another v0 would fork the chain.
+func TestCometBFTIsPinned(t *testing.T) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}{{with .Replace}} replaced by {{.}}{{end}}", "github.com/cometbft/cometbft").Output()
+	must(t, err)
+	if v := strings.TrimSpace(string(out)); !regexp.MustCompile(`^v0\.40\.\d+$`).MatchString(v) {
+		t.Errorf("the build takes CometBFT %s, want v0.40.x", v)
+	}
+}
