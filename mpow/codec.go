@@ -13,24 +13,33 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-var encMode, decMode = modes()
+var (
+	encMode     = newEncMode()
+	decMode     = newDecMode(4096)
+	decCallMode = newDecMode(1 << 20)
+)
 
-func modes() (cbor.EncMode, cbor.DecMode) {
+func newEncMode() cbor.EncMode {
 	opts := cbor.CoreDetEncOptions()
 	opts.NilContainers = cbor.NilContainerAsEmpty // an empty list has one encoding
 	enc, err := opts.EncMode()
 	if err != nil {
 		panic("mpow: " + err.Error())
 	}
+	return enc
+}
+
+// newDecMode bounds lists to so many elements.
+func newDecMode(elements int) cbor.DecMode {
 	dec, err := cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden,
 		TagsMd: cbor.TagsForbidden, ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-		MaxArrayElements: 4096, MaxMapPairs: 64, MaxNestedLevels: 8,
+		MaxArrayElements: elements, MaxMapPairs: 64, MaxNestedLevels: 8,
 	}.DecMode()
 	if err != nil {
 		panic("mpow: " + err.Error())
 	}
-	return enc, dec
+	return dec
 }
 
 // Encode returns the deterministic CBOR of v, as signed, stored and sent to a
@@ -41,12 +50,18 @@ func Encode(v any) ([]byte, error) { return encode(v) }
 // other bytes.
 func Decode(data []byte, v any) error { return decode(data, v) }
 
+// DecodeCall is Decode for calls and replies between a node and its prover,
+// whose lists may be long; the transport bounds their bytes.
+func DecodeCall(data []byte, v any) error { return decodeAs(decCallMode, data, v) }
+
 func encode(v any) ([]byte, error) { return encMode.Marshal(v) }
 
 // decode reads data into the pointer v and refuses any bytes but those that
 // encode would make of the result: one value, one encoding.
-func decode(data []byte, v any) error {
-	if err := decMode.Unmarshal(data, v); err != nil {
+func decode(data []byte, v any) error { return decodeAs(decMode, data, v) }
+
+func decodeAs(mode cbor.DecMode, data []byte, v any) error {
+	if err := mode.Unmarshal(data, v); err != nil {
 		return err
 	}
 	again, err := encode(v)

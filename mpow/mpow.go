@@ -39,10 +39,6 @@ const (
 	MaxChainID   = 50        // bytes of a chain id, as in CometBFT
 )
 
-// ErrAbsent is returned by a prover that does not hold the block or file asked
-// for.
-var ErrAbsent = errors.New("absent")
-
 // ErrNotImplemented is wrapped by what the spec describes and this code does
 // not do; the error's text names the section.
 var ErrNotImplemented = errors.New("not implemented")

@@ -1,5 +1,30 @@
 package mpow
 
+import (
+	"errors"
+
+	"github.com/ipfs/go-cid"
+)
+
+// What a prover answers when it refuses; the error's text says more.
+var (
+	// ErrAbsent: the prover does not hold the block or file asked for.
+	ErrAbsent = errors.New("absent")
+	// ErrFull: the disk took no more. Nothing half-written is left, and the same
+	// call succeeds once there is space.
+	ErrFull = errors.New("disk full")
+	// ErrUnsealable: this DAG can never be sealed under this limit: a block is
+	// malformed, too large, of a hash that is not allowed, or the sum exceeds it.
+	ErrUnsealable = errors.New("unsealable")
+	// ErrIncomplete: Commit before every link was sealed.
+	ErrIncomplete = errors.New("incomplete")
+	// ErrHead: the chain's head is neither the last report accepted nor the last
+	// one signed; the prover signs nothing (spec §3.5).
+	ErrHead = errors.New("unknown head")
+	// ErrSlot: a report was asked for a slot before the last one signed.
+	ErrSlot = errors.New("slot has passed")
+)
+
 // ProverInfo is what a prover says about itself.
 type ProverInfo struct {
 	Kind        Kind    `json:"kind"`
@@ -21,3 +46,104 @@ type Head struct {
 	Last      Hash   `json:"last"`
 	HasReport bool   `json:"has_report"` // false before the first report: Seq and Last are zero
 }
+
+// The calls and replies between a node and its prover, as CBOR bodies of
+// HTTP requests to /v1/<call in small letters>.
+type (
+	// AttestCall asks for a [Register].
+	AttestCall struct {
+		ChainID   string  `json:"chain_id"`
+		Account   Account `json:"account"`
+		Height    int64   `json:"height"`
+		BlockHash Hash    `json:"block_hash"`
+	}
+	// BeginCall opens a replica.
+	BeginCall struct {
+		Root    cid.Cid `json:"root"`
+		MaxSize uint64  `json:"max_size"`
+	}
+	// SealCall brings one block of it.
+	SealCall struct {
+		Root  cid.Cid `json:"root"`
+		Block cid.Cid `json:"block"`
+		Data  []byte  `json:"data"`
+	}
+	// CIDCall names one root or block: missing, commit, drop, open, has, size.
+	CIDCall struct {
+		CID cid.Cid `json:"cid"`
+	}
+	// FillCall sets the units of sealed random data.
+	FillCall struct {
+		Units int `json:"units"`
+	}
+	// ReportCall asks for a [Signed].
+	ReportCall struct {
+		Slot Slot      `json:"slot"`
+		Seed Hash      `json:"seed"`
+		Head Head      `json:"head"`
+		List []cid.Cid `json:"list"`
+	}
+	// EmptyCall is the body of calls without arguments, and of replies without
+	// results.
+	EmptyCall struct{}
+
+	// CIDsReply answers missing and pending.
+	CIDsReply struct {
+		CIDs []cid.Cid `json:"cids"`
+	}
+	// FilesReply answers files.
+	FilesReply struct {
+		Files []File `json:"files"`
+	}
+	// DataReply answers open.
+	DataReply struct {
+		Data []byte `json:"data"`
+	}
+	// NumberReply answers commit and size in bytes, and has with 0 or 1.
+	NumberReply struct {
+		Number uint64 `json:"number"`
+	}
+	// A Failure is the body of a reply that is no success.
+	Failure struct {
+		Code string `json:"code"` // names one of the errors of this package, or "other"
+		Text string `json:"text"`
+	}
+)
+
+// failures names the errors that keep their identity across the socket.
+var failures = []struct {
+	code string
+	err  error
+}{
+	{"absent", ErrAbsent}, {"full", ErrFull}, {"unsealable", ErrUnsealable}, {"incomplete", ErrIncomplete},
+	{"head", ErrHead}, {"slot", ErrSlot}, {"not-implemented", ErrNotImplemented},
+}
+
+// FailureOf returns how err travels.
+func FailureOf(err error) Failure {
+	f := Failure{Code: "other", Text: err.Error()}
+	for _, known := range failures {
+		if errors.Is(err, known.err) {
+			f.Code = known.code
+		}
+	}
+	return f
+}
+
+// Err returns the error that arrived: errors.Is finds in it what FailureOf saw.
+func (f Failure) Err() error {
+	for _, known := range failures {
+		if f.Code == known.code {
+			return failed{text: f.Text, is: known.err}
+		}
+	}
+	return errors.New(f.Text)
+}
+
+type failed struct {
+	text string
+	is   error
+}
+
+func (f failed) Error() string { return f.text }
+func (f failed) Unwrap() error { return f.is }

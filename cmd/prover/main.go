@@ -1,0 +1,128 @@
+// Command prover is a node's prover as a process of its own: inside an SGX
+// enclave when it is built with ego-go and the tag ego, and otherwise only as
+// a simulation that protects nothing.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/lode-node/lode/enclave/prover"
+	"github.com/lode-node/lode/mpow"
+)
+
+const usage = `Usage: prover --dir DIR --socket PATH [--class main|test|dev] [--srd-unit BYTES] [--srd-leaf BYTES] [--simulate]
+
+Holds sealed files under DIR and answers a Lode node on the Unix socket PATH.
+The sizes of sealed random data are those of the network's class, unless given.
+
+Without SGX it starts only with --simulate, and then it protects nothing: only
+networks of class dev accept what it says.
+`
+
+// Exit codes: 0 after a signal, 1 when it fails, 2 on bad flags.
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "prover:", err)
+		if errors.Is(err, errUsage) {
+			os.Exit(2)
+		}
+		os.Exit(1)
+	}
+}
+
+var errUsage = errors.New("see prover --help")
+
+func run(ctx context.Context, args []string, stderr io.Writer) error {
+	flags := flag.NewFlagSet("prover", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, usage) }
+	dir := flags.String("dir", "", "")
+	socket := flags.String("socket", "", "")
+	class := flags.String("class", "dev", "")
+	simulate := flags.Bool("simulate", false, "")
+	unit := flags.Uint64("srd-unit", 0, "")
+	leaf := flags.Uint64("srd-leaf", 0, "")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", err, errUsage)
+	}
+	if *dir == "" || *socket == "" || flags.NArg() > 0 {
+		return fmt.Errorf("want --dir and --socket and no other words: %w", errUsage)
+	}
+	params, err := mpow.Preset(*class)
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, errUsage)
+	}
+	if *unit != 0 {
+		params.SRDUnit = *unit
+	}
+	if *leaf != 0 {
+		params.SRDLeaf = *leaf
+	}
+	platform, err := choose(*dir, *simulate)
+	if err != nil {
+		return err
+	}
+	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	if platform.Kind() == mpow.KindSimulated {
+		logger.Warn("SIMULATED PROVER: no hardware protects its keys, and what it proves is worth nothing outside a devnet")
+	}
+	p, err := prover.New(prover.Config{Dir: *dir, Platform: platform, Params: params, Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	l, err := listen(*socket)
+	if err != nil {
+		return err
+	}
+	logger.Info("prover listens", "socket", *socket)
+	return p.Serve(ctx, l)
+}
+
+// choose takes the hardware if there is any: --simulate never stands in for a
+// platform that works.
+func choose(dir string, simulate bool) (prover.Platform, error) {
+	hardware, err := prover.Hardware()
+	if err == nil {
+		return hardware, nil
+	}
+	if simulate {
+		return prover.Simulated(dir), nil
+	}
+	return nil, err
+}
+
+// listen opens the socket for this user only. A socket left by a prover that
+// was killed is replaced; one that still answers is an error.
+func listen(path string) (net.Listener, error) {
+	if c, err := net.Dial("unix", path); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("another process listens on %s", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	old := syscall.Umask(0o177)
+	defer syscall.Umask(old)
+	return net.Listen("unix", path)
+}

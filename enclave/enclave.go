@@ -1,0 +1,196 @@
+// Package enclave is what a node says to a prover in another process: HTTP over
+// a Unix socket, with CBOR bodies. A [Client] has the methods of the prover
+// itself, so a node need not know which of the two it was given.
+package enclave
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/lode-node/lode/mpow"
+)
+
+// How long a call may take when its context says nothing, and how much an
+// answer may weigh.
+const (
+	quick     = 30 * time.Second
+	slow      = 15 * time.Minute // checks, syncs and fills read and write whole files
+	maxAnswer = 64 << 20         // bytes
+)
+
+// A Client calls a prover. It is safe for concurrent use. A call fails with the
+// prover's own error, or with one that wraps what the network said: then it is
+// unknown whether the prover did it, and every call may be made again.
+type Client struct {
+	http *http.Client
+}
+
+// New returns a client of the prover that listens on a Unix socket. It connects
+// when it is first used.
+func New(socket string) *Client {
+	var d net.Dialer
+	return &Client{http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", socket)
+		},
+		MaxIdleConnsPerHost: 16, MaxConnsPerHost: 16, IdleConnTimeout: time.Minute, DisableCompression: true,
+		WriteBufferSize: 256 << 10, ReadBufferSize: 256 << 10,
+	}}}
+}
+
+// Close drops idle connections. It does not end the prover.
+func (c *Client) Close() error {
+	c.http.CloseIdleConnections()
+	return nil
+}
+
+// call sends in and decodes the answer into out.
+func (c *Client) call(ctx context.Context, limit time.Duration, name string, in, out any) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	body, err := mpow.Encode(in)
+	if err != nil {
+		return fmt.Errorf("prover: %s: %w", name, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://prover/v1/"+name, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("prover: %s: %w", name, err)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("prover: %s: %w", name, err)
+	}
+	defer res.Body.Close()
+	answer, err := read(res)
+	if err != nil {
+		return fmt.Errorf("prover: %s: %w", name, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		var f mpow.Failure
+		if err := mpow.DecodeCall(answer, &f); err != nil {
+			return fmt.Errorf("prover: %s: %s", name, res.Status)
+		}
+		return f.Err()
+	}
+	if err := mpow.DecodeCall(answer, out); err != nil {
+		return fmt.Errorf("prover: %s: answer: %w", name, err)
+	}
+	return nil
+}
+
+// read returns the body of an answer, in one piece of its own size when it says
+// its size.
+func read(res *http.Response) ([]byte, error) {
+	if res.ContentLength > maxAnswer {
+		return nil, errors.New("answer is too long")
+	}
+	if res.ContentLength >= 0 {
+		body := make([]byte, res.ContentLength)
+		_, err := io.ReadFull(res.Body, body)
+		return body, err
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err == nil && len(body) > maxAnswer {
+		err = errors.New("answer is too long")
+	}
+	return body, err
+}
+
+// Info says what the prover is and holds.
+func (c *Client) Info(ctx context.Context) (out mpow.ProverInfo, err error) {
+	err = c.call(ctx, quick, "info", mpow.EmptyCall{}, &out)
+	return out, err
+}
+
+// Attest returns the registration of the prover's key for account (spec §3.2).
+func (c *Client) Attest(ctx context.Context, chainID string, account mpow.Account, height int64, blockHash [32]byte) (out mpow.Register, err error) {
+	in := mpow.AttestCall{ChainID: chainID, Account: account, Height: height, BlockHash: blockHash}
+	err = c.call(ctx, quick, "attest", in, &out)
+	return out, err
+}
+
+// Begin opens a replica of root that may grow to maxSize bytes.
+func (c *Client) Begin(ctx context.Context, root cid.Cid, maxSize uint64) error {
+	return c.call(ctx, quick, "begin", mpow.BeginCall{Root: root, MaxSize: maxSize}, &mpow.EmptyCall{})
+}
+
+// Seal stores one block of root.
+func (c *Client) Seal(ctx context.Context, root, block cid.Cid, data []byte) error {
+	return c.call(ctx, quick, "seal", mpow.SealCall{Root: root, Block: block, Data: data}, &mpow.EmptyCall{})
+}
+
+// Missing returns blocks that are linked and not sealed, at most 1024.
+func (c *Client) Missing(ctx context.Context, root cid.Cid) ([]cid.Cid, error) {
+	var out mpow.CIDsReply
+	err := c.call(ctx, slow, "missing", mpow.CIDCall{CID: root}, &out)
+	return out.CIDs, err
+}
+
+// Commit makes the file one of those held and returns its size in bytes.
+func (c *Client) Commit(ctx context.Context, root cid.Cid) (uint64, error) {
+	var out mpow.NumberReply
+	err := c.call(ctx, slow, "commit", mpow.CIDCall{CID: root}, &out)
+	return out.Number, err
+}
+
+// Open returns the plaintext of a block, or mpow.ErrAbsent.
+func (c *Client) Open(ctx context.Context, block cid.Cid) ([]byte, error) {
+	var out mpow.DataReply
+	err := c.call(ctx, quick, "open", mpow.CIDCall{CID: block}, &out)
+	return out.Data, err
+}
+
+// Has reports whether a whole file holds the block.
+func (c *Client) Has(ctx context.Context, block cid.Cid) (bool, error) {
+	var out mpow.NumberReply
+	err := c.call(ctx, quick, "has", mpow.CIDCall{CID: block}, &out)
+	return out.Number == 1, err
+}
+
+// Size returns the bytes of a block, or mpow.ErrAbsent.
+func (c *Client) Size(ctx context.Context, block cid.Cid) (int, error) {
+	var out mpow.NumberReply
+	err := c.call(ctx, quick, "size", mpow.CIDCall{CID: block}, &out)
+	return int(out.Number), err
+}
+
+// Drop forgets a file.
+func (c *Client) Drop(ctx context.Context, root cid.Cid) error {
+	return c.call(ctx, slow, "drop", mpow.CIDCall{CID: root}, &mpow.EmptyCall{})
+}
+
+// Files returns the whole files now held.
+func (c *Client) Files(ctx context.Context) ([]mpow.File, error) {
+	var out mpow.FilesReply
+	err := c.call(ctx, quick, "files", mpow.EmptyCall{}, &out)
+	return out.Files, err
+}
+
+// Pending returns the roots of replicas under construction.
+func (c *Client) Pending(ctx context.Context) ([]cid.Cid, error) {
+	var out mpow.CIDsReply
+	err := c.call(ctx, quick, "pending", mpow.EmptyCall{}, &out)
+	return out.CIDs, err
+}
+
+// FillSRD makes or sheds units of sealed random data until there are so many.
+func (c *Client) FillSRD(ctx context.Context, units int) error {
+	return c.call(ctx, slow, "fill", mpow.FillCall{Units: units}, &mpow.EmptyCall{})
+}
+
+// Report checks a sample and signs the report of a slot.
+func (c *Client) Report(ctx context.Context, slot mpow.Slot, seed [32]byte, head mpow.Head, list []cid.Cid) (out mpow.Signed, err error) {
+	in := mpow.ReportCall{Slot: slot, Seed: seed, Head: head, List: list}
+	err = c.call(ctx, slow, "report", in, &out)
+	return out, err
+}

@@ -1,0 +1,397 @@
+// Package prover is what runs inside the enclave: it seals files block by
+// block, opens them again for readers, and once a slot checks a sample of what
+// it holds and signs a report (spec §3.21 to §3.26).
+//
+// [New] opens a prover over a directory and a [Platform]; [Serve] lets a node
+// in another process use it. The host is the adversary: every argument and
+// every byte on disk is checked before it is believed.
+//
+// On disk, under the directory: state-N, the sealed state; replicas/ID/data
+// and replicas/ID/index, one replica each; srd/ID, one unit of sealed random
+// data each; lock.
+package prover
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"github.com/ipfs/go-cid"
+	"github.com/lode-node/lode/mpow"
+)
+
+// Config says what a Prover works with.
+type Config struct {
+	Dir      string       // made if absent; one prover at a time
+	Platform Platform     // nil is an error
+	Params   mpow.Params  // SRDUnit, SRDLeaf, ReportFiles and MaxFileSize are read
+	Logger   *slog.Logger // nil discards
+
+	// Disk, if set, is asked before each change to the file system, with what is
+	// to happen and to which path, and its error is taken for the disk's own:
+	// tests fill the disk with it (syscall.ENOSPC), or pull the plug. It must be
+	// safe for concurrent use.
+	Disk func(op, path string) error
+}
+
+func (c Config) validate() error {
+	if c.Dir == "" {
+		return errors.New("prover: no directory")
+	}
+	if c.Platform == nil {
+		return errors.New("prover: no platform")
+	}
+	return c.Params.Validate()
+}
+
+// A Prover holds files and signs reports. Its methods are safe for concurrent
+// use. What a method has answered survives a kill of the process at any moment;
+// what Commit, Drop, FillSRD, Attest and Report have answered survives a loss
+// of power too.
+type Prover struct {
+	params   mpow.Params
+	platform Platform
+	log      *slog.Logger
+	dir      string
+	disk     disk
+	lock     *os.File
+	key      ed25519.PrivateKey
+	handles  handles
+
+	reporting sync.Mutex // held by Report, taken before writing
+	writing   sync.Mutex // held by whatever changes the state; taken before mu
+	vault     *vault     // guarded by writing
+
+	mu      sync.RWMutex // guards the fields below; state is read under either lock
+	state   *state
+	held    map[cid.Cid]*held    // whole replicas by root
+	pending map[cid.Cid]*pending // replicas under construction by root
+	blocks  map[string][]place   // multihash → where it lies; slices are never changed in place
+	closed  bool
+}
+
+// New opens the prover in c.Dir, or makes it: a fresh enclave key and secret.
+// Files whose index is missing or altered count as lost from then on. It
+// starts nothing; [Prover.Close] ends it.
+func New(c Config) (*Prover, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	logger := c.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	p := &Prover{
+		params: c.Params, platform: c.Platform, dir: c.Dir, disk: disk{c.Disk},
+		log:  logger.With("platform", c.Platform.Name()),
+		held: map[cid.Cid]*held{}, pending: map[cid.Cid]*pending{}, blocks: map[string][]place{},
+	}
+	seal, err := c.Platform.SealKey()
+	if err != nil {
+		return nil, fmt.Errorf("prover: seal key: %w", err)
+	}
+	if len(seal) != 32 || [32]byte(seal) == ([32]byte{}) {
+		// EGo outside an enclave answers zeros and no error: sealing under them
+		// would protect nothing and say nothing.
+		return nil, errors.New("prover: seal key is zero or not of 32 bytes: the platform does not protect it")
+	}
+	if err := p.open(seal); err != nil {
+		p.Close()
+		return nil, fmt.Errorf("prover: %w", err)
+	}
+	p.log.Info("prover opened", "kind", c.Platform.Kind().String(), "files", len(p.held), "pending", len(p.pending), "units", len(p.state.Units))
+	return p, nil
+}
+
+func (p *Prover) open(seal []byte) error {
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		return err
+	}
+	lock, err := os.OpenFile(filepath.Join(p.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	p.lock = lock
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("%s is in use by another prover: %w", p.dir, err)
+	}
+	for _, d := range []string{"replicas", "srd"} {
+		if err := p.disk.mkdir(filepath.Join(p.dir, d)); err != nil {
+			return err
+		}
+	}
+	p.vault = &vault{dir: p.dir, disk: p.disk, seal: seal}
+	if p.state, err = p.vault.open(); err != nil {
+		return err
+	}
+	if p.state == nil {
+		p.state = newState()
+	}
+	p.key = ed25519.NewKeyFromSeed(p.state.Key)
+	if err := p.vault.roll(p.state); err != nil {
+		return err
+	}
+	p.sweep()
+	return p.load()
+}
+
+func newState() *state {
+	s := snapshot{Key: make([]byte, ed25519.SeedSize), Secret: make([]byte, 32)}
+	rand.Read(s.Key)
+	rand.Read(s.Secret)
+	return s.state()
+}
+
+// sweep takes away what no record names: what a crash left of a replica or a
+// unit that was dropped, or never finished.
+func (p *Prover) sweep() {
+	known := map[string]bool{}
+	for i, r := range p.state.Replicas {
+		known[i.String()] = !r.Dead
+	}
+	for i := range p.state.Units {
+		known[i.String()] = true
+	}
+	for _, d := range []string{"replicas", "srd"} {
+		entries, err := os.ReadDir(filepath.Join(p.dir, d))
+		for _, e := range entries {
+			if err == nil && !known[e.Name()] {
+				err = p.disk.remove(filepath.Join(p.dir, d, e.Name()))
+			}
+		}
+		if err != nil {
+			p.log.Warn("cannot take away what is no longer used", "err", err)
+		}
+	}
+}
+
+// load reads the index of each whole replica and lists those under
+// construction, whose data is read when they are next asked for.
+func (p *Prover) load() error {
+	var lost []id
+	for _, i := range sorted(p.state.Replicas) {
+		r := p.state.Replicas[i]
+		switch {
+		case r.Dead:
+		case !r.Committed:
+			p.pending[r.Root] = &pending{p: p, r: r}
+		default:
+			h, err := p.readIndex(r)
+			if err != nil {
+				p.log.Error("file is lost", "cid", r.Root.String(), "err", err)
+				lost = append(lost, i)
+				continue
+			}
+			p.publish(h)
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	return p.change(record{Drop: lost})
+}
+
+// change makes r durable and applies it. The caller holds writing, or is alone.
+func (p *Prover) change(r record) error {
+	if p.isClosed() {
+		return errClosed
+	}
+	if err := p.vault.append(p.state, r); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.state.apply(r); err != nil {
+		panic("prover: own record does not fit: " + err.Error())
+	}
+	return nil
+}
+
+var errClosed = errors.New("prover is closed")
+
+func (p *Prover) isClosed() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.closed
+}
+
+// Close ends the prover. Calls under way may fail; later ones do.
+func (p *Prover) Close() error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	p.mu.Lock()
+	closed := p.closed
+	p.closed = true
+	pending := p.pending
+	p.mu.Unlock()
+	if closed {
+		return nil
+	}
+	for _, d := range pending {
+		d.close()
+	}
+	p.handles.close()
+	var err error
+	if p.vault != nil {
+		err = p.vault.close()
+	}
+	if p.lock != nil {
+		err = errors.Join(err, p.lock.Close())
+	}
+	return err
+}
+
+// Info says what the prover is and holds.
+func (p *Prover) Info(ctx context.Context) (mpow.ProverInfo, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return mpow.ProverInfo{}, errClosed
+	}
+	info := mpow.ProverInfo{
+		Kind: p.platform.Kind(), Platform: p.platform.Name(), Key: p.public(), Measurement: p.platform.Measurement(),
+		ChainID: p.state.ChainID, Account: p.state.Account,
+		SRDBytes: uint64(len(p.state.Units)) * p.params.SRDUnit, Files: len(p.held),
+	}
+	for _, h := range p.held {
+		info.FileBytes += h.r.Size
+	}
+	return info, nil
+}
+
+func (p *Prover) public() []byte { return append([]byte(nil), p.key.Public().(ed25519.PublicKey)...) }
+
+// Attest returns the registration of this enclave for account on a chain, fresh
+// as of the given block (spec §3.2). The first call binds the prover to both
+// for ever; a call for others is refused.
+func (p *Prover) Attest(ctx context.Context, chainID string, account mpow.Account, height int64, blockHash [32]byte) (mpow.Register, error) {
+	if chainID == "" || len(chainID) > mpow.MaxChainID {
+		return mpow.Register{}, fmt.Errorf("attest: chain id of %d bytes, want 1 to %d", len(chainID), mpow.MaxChainID)
+	}
+	if account == "" || len(account) > mpow.MaxAccount {
+		return mpow.Register{}, fmt.Errorf("attest: account of %d bytes, want 1 to %d", len(account), mpow.MaxAccount)
+	}
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	s := p.state
+	if s.ChainID != "" && (s.ChainID != chainID || s.Account != account) {
+		return mpow.Register{}, fmt.Errorf("attest: this prover belongs to account %v on chain %q; it cannot serve %v on %q", s.Account, s.ChainID, account, chainID)
+	}
+	if s.ChainID == "" {
+		if err := p.change(record{Bind: &bind{chainID, account}}); err != nil {
+			return mpow.Register{}, fmt.Errorf("attest: %w", err)
+		}
+	}
+	r := mpow.Register{
+		Kind: p.platform.Kind(), Key: p.public(), Measurement: p.platform.Measurement(),
+		Height: height, BlockHash: blockHash, StateRoot: p.stateRoot(),
+	}
+	data := mpow.ReportData(chainID, r.Kind, r.Key, account, height, blockHash, r.StateRoot)
+	var err error
+	if r.Evidence, err = p.platform.Quote(p.key, data); err != nil {
+		return mpow.Register{}, fmt.Errorf("attest: %w", err)
+	}
+	return r, nil
+}
+
+// Files returns the whole files now held, by root.
+func (p *Prover) Files(ctx context.Context) ([]mpow.File, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return nil, errClosed
+	}
+	out := make([]mpow.File, 0, len(p.held))
+	for _, i := range sorted(p.state.Replicas) {
+		if r := p.state.Replicas[i]; r.held() {
+			out = append(out, r.file())
+		}
+	}
+	return out, nil
+}
+
+// Pending returns the roots of replicas under construction.
+func (p *Prover) Pending(ctx context.Context) ([]cid.Cid, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return nil, errClosed
+	}
+	out := make([]cid.Cid, 0, len(p.pending))
+	for _, i := range sorted(p.state.Replicas) {
+		if r := p.state.Replicas[i]; !r.Committed && !r.Dead {
+			out = append(out, r.Root)
+		}
+	}
+	return out, nil
+}
+
+// Drop forgets a file, whole or under construction, and frees its space; the
+// next report says so. Dropping what is not there does nothing.
+func (p *Prover) Drop(ctx context.Context, root cid.Cid) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	p.mu.RLock()
+	h, d := p.held[root], p.pending[root]
+	p.mu.RUnlock()
+	if d != nil {
+		d.mu.Lock() // a Seal under way ends first, the next finds it gone
+		defer d.mu.Unlock()
+	}
+	var gone []*replica
+	if h != nil {
+		gone = append(gone, h.r)
+	}
+	if d != nil {
+		gone = append(gone, d.r)
+	}
+	if err := p.forget(gone); err != nil {
+		return fmt.Errorf("drop %v: %w", root, err)
+	}
+	return nil
+}
+
+// lose drops a replica that was found damaged, if it is still held.
+func (p *Prover) lose(h *held, cause error) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	if !h.r.held() {
+		return
+	}
+	p.log.Error("file is lost", "cid", h.r.Root.String(), "err", cause)
+	if err := p.forget([]*replica{h.r}); err != nil {
+		p.log.Error("cannot record that a file is lost", "cid", h.r.Root.String(), "err", err)
+	}
+}
+
+// forget records that replicas are gone, and then takes away their data: a
+// crash between the two is mended by sweep. The caller holds writing.
+func (p *Prover) forget(gone []*replica) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	var rec record
+	for _, r := range gone {
+		rec.Drop = append(rec.Drop, r.ID)
+	}
+	if err := p.change(rec); err != nil {
+		return err
+	}
+	for _, r := range gone {
+		p.withdraw(r)
+		p.handles.drop(r.ID)
+		if err := p.disk.remove(p.replicaDir(r.ID)); err != nil {
+			p.log.Warn("cannot free the space of a file", "cid", r.Root.String(), "err", err)
+		}
+	}
+	return nil
+}
+
+func (p *Prover) replicaDir(i id) string { return filepath.Join(p.dir, "replicas", i.String()) }
