@@ -224,7 +224,7 @@ func (a *App) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 		return nil, err
 	}
 	a.first, a.block = nil, nil
-	a.memo.apply(p.writes)
+	a.memo.apply(flat{a.store.db}, p.writes)
 	a.publish(p.block.Height)
 	if err := a.store.prune(); err != nil {
 		return nil, err

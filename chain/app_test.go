@@ -41,7 +41,7 @@ func testGenesis(t testing.TB) Genesis {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Mpow.SlotBlocks = 4
+	p = p.WithSlots(4, 3)
 	raw, err := testKey(t, "consensus").GetPublic().Raw()
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package chain
 import (
 	abci "github.com/cometbft/cometbft/abci/types"
 
+	"github.com/lode-node/lode/chain/gpos"
 	"github.com/lode-node/lode/mpow"
 )
 
@@ -28,7 +29,7 @@ func (s *state) seed(slot mpow.Slot) ([32]byte, bool) {
 }
 
 // era returns the era of this block (spec §1.4).
-func (s *state) era() uint64 { return s.params.EraOf(s.height) }
+func (s *state) era() gpos.Era { return s.params.EraOf(s.height) }
 
 // run executes a block in the order of spec §1.8 and returns the results of its
 // transactions and what changes in the validator set.

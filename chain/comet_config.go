@@ -129,7 +129,7 @@ func (g Genesis) cometDoc() (*cmttypes.GenesisDoc, error) {
 	doc := &cmttypes.GenesisDoc{ChainID: g.ChainID, GenesisTime: g.Time, InitialHeight: 1, ConsensusParams: p, AppState: raw}
 	for _, v := range g.Validators {
 		doc.Validators = append(doc.Validators, cmttypes.GenesisValidator{
-			PubKey: cmted25519.PubKey(v.ConsensusKey), Power: int64(max(1, v.Bond/powerUnit)),
+			PubKey: cmted25519.PubKey(v.ConsensusKey), Power: int64(max(1, v.Bond/g.Params.Stake.PowerUnit)),
 		})
 	}
 	if err := doc.ValidateAndComplete(); err != nil {

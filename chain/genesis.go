@@ -15,6 +15,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/mpow"
 )
 
 // A Genesis is the first state of a chain and how to find it. All nodes of a
@@ -27,6 +28,17 @@ type Genesis struct {
 	Accounts   []GenesisAccount   `json:"accounts"`
 	Validators []GenesisValidator `json:"validators"`
 	Bootstrap  []Bootstrap        `json:"bootstrap,omitempty"`
+
+	// Measurements name the enclaves that may register (spec §3.1). Nothing
+	// reads them before quotes are checked.
+	Measurements []Measurement `json:"measurements,omitempty"`
+}
+
+// A Measurement names a build of the enclave (spec §3.1).
+type Measurement struct {
+	MRENCLAVE mpow.Hash `json:"mrenclave"`
+	MinSVN    uint16    `json:"min_svn"`
+	Expiry    int64     `json:"expiry"` // height from which it can neither register nor report
 }
 
 // A GenesisAccount has Free from the start.
@@ -49,9 +61,6 @@ type Bootstrap struct {
 	Addrs []string `json:"addrs"` // libp2p multiaddrs without the peer ID
 	Comet string   `json:"comet"` // id@host:port of its CometBFT, may be empty
 }
-
-// powerUnit is how many grains of effective stake are one unit of power.
-const powerUnit = coin.LODE
 
 // LoadGenesis reads and checks the file at path. An unknown field is an error.
 func LoadGenesis(path string) (Genesis, error) {
@@ -91,40 +100,79 @@ func (g Genesis) Validate() error {
 	if err := g.validateName(); err != nil {
 		return err
 	}
-	if err := g.Params.validate(); err != nil {
+	supply, err := g.supply()
+	if err != nil {
+		return err
+	}
+	if err := g.Params.Validate(supply); err != nil {
+		return err
+	}
+	if err := g.validateClass(); err != nil {
 		return err
 	}
 	if g.Time.IsZero() {
 		return fmt.Errorf("genesis: no time")
 	}
-	var sum coin.Amount
-	seen := map[peer.ID]bool{}
-	add := func(what string, id peer.ID, x coin.Amount) (err error) {
-		if !validAccount(id) {
-			return fmt.Errorf("genesis: %s %v is not an ed25519 peer ID", what, id)
-		}
-		if sum, err = sum.Add(x); err != nil || sum > math.MaxInt64 {
-			return fmt.Errorf("genesis: money of %s %v does not fit in 63 bits with that of those before", what, id)
-		}
-		return nil
-	}
-	for _, a := range g.Accounts {
-		if err := add("account", a.ID, a.Free); err != nil {
-			return err
-		}
-		if seen[a.ID] {
-			return fmt.Errorf("genesis: account %v stands twice", a.ID)
-		}
-		seen[a.ID] = true
-	}
-	if err := g.validateValidators(add); err != nil {
+	if err := g.validateValidators(); err != nil {
 		return err
 	}
 	for _, b := range g.Bootstrap {
-		for _, a := range b.Addrs {
-			if _, err := ma.NewMultiaddr(a); err != nil {
-				return fmt.Errorf("genesis: bootstrap %v: address %q: %w", b.ID, a, err)
-			}
+		if err := b.validate(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// supply sums all money, and checks the accounts that hold it.
+func (g Genesis) supply() (sum coin.Amount, err error) {
+	seen := map[peer.ID]bool{}
+	for _, a := range g.Accounts {
+		if seen[a.ID] {
+			return 0, fmt.Errorf("genesis: account %v stands twice", a.ID)
+		}
+		seen[a.ID] = true
+		if sum, err = addGenesis(sum, a.ID, a.Free); err != nil {
+			return 0, err
+		}
+	}
+	for _, v := range g.Validators {
+		if sum, err = addGenesis(sum, v.ID, v.Bond); err != nil {
+			return 0, err
+		}
+	}
+	return sum, nil
+}
+
+func addGenesis(sum coin.Amount, id peer.ID, x coin.Amount) (coin.Amount, error) {
+	if !validAccount(id) {
+		return 0, fmt.Errorf("genesis: %v is not an ed25519 peer ID", id)
+	}
+	sum, err := sum.Add(x)
+	if err != nil || sum > math.MaxInt64 {
+		return 0, fmt.Errorf("genesis: the money of %v does not fit in 63 bits with that of those before", id)
+	}
+	return sum, nil
+}
+
+// validateClass checks what only some classes may, or have to, say.
+func (g Genesis) validateClass() error {
+	if g.Params.Mpow.AllowSimulated && g.Class != ClassDev { // with validateName: and the id begins "dev-"
+		return fmt.Errorf("genesis: allow_simulated on a chain of class %s: only a devnet may take enclaves that prove nothing (spec §1.5)", g.Class)
+	}
+	if g.Class == ClassMain && len(g.Measurements) == 0 {
+		return fmt.Errorf("genesis: class main needs at least one enclave measurement (spec §3.1)")
+	}
+	return nil
+}
+
+func (b Bootstrap) validate() error {
+	if !validAccount(b.ID) {
+		return fmt.Errorf("genesis: bootstrap %v is not an ed25519 peer ID", b.ID)
+	}
+	for _, a := range b.Addrs {
+		if _, err := ma.NewMultiaddr(a); err != nil {
+			return fmt.Errorf("genesis: bootstrap %v: address %q: %w", b.ID, a, err)
 		}
 	}
 	return nil
@@ -150,15 +198,12 @@ func (g Genesis) validateName() error {
 	return nil
 }
 
-func (g Genesis) validateValidators(add func(string, peer.ID, coin.Amount) error) error {
+func (g Genesis) validateValidators() error {
 	if len(g.Validators) == 0 {
 		return fmt.Errorf("genesis: no validators")
 	}
 	ids, keys := map[peer.ID]bool{}, map[string]bool{}
 	for _, v := range g.Validators {
-		if err := add("validator", v.ID, v.Bond); err != nil {
-			return err
-		}
 		switch {
 		case len(v.ConsensusKey) != 32:
 			return fmt.Errorf("genesis: validator %v: consensus key of %d bytes, want 32", v.ID, len(v.ConsensusKey))
@@ -172,11 +217,62 @@ func (g Genesis) validateValidators(add func(string, peer.ID, coin.Amount) error
 	return nil
 }
 
+// A DevConfig says what a devnet begins with.
+type DevConfig struct {
+	ChainID    string             // begins with "dev-"
+	Time       time.Time          // zero: now, to the second
+	Params     *Params            // nil: the preset of class dev
+	Validators []GenesisValidator // those with a bond of zero all get Bond
+	Bond       coin.Amount        // grains; zero: 1000 LODE
+	Users      []peer.ID          // each gets Funds, as each validator does
+	Funds      coin.Amount        // grains; zero: 1,000,000 LODE
+	Bootstrap  []Bootstrap
+}
+
+// DevGenesis returns the checked genesis of a devnet: equal bonds, funds for all.
+func DevGenesis(c DevConfig) (Genesis, error) {
+	if c.Time.IsZero() {
+		c.Time = time.Now().UTC().Truncate(time.Second)
+	}
+	if c.Bond == 0 {
+		c.Bond = 1000 * coin.LODE
+	}
+	if c.Funds == 0 {
+		c.Funds = 1_000_000 * coin.LODE
+	}
+	if c.Params == nil {
+		p, err := Preset(ClassDev)
+		if err != nil {
+			return Genesis{}, err
+		}
+		c.Params = &p
+	}
+	g := Genesis{ChainID: c.ChainID, Class: ClassDev, Time: c.Time, Params: *c.Params, Bootstrap: c.Bootstrap}
+	funded := map[peer.ID]bool{}
+	fund := func(id peer.ID) {
+		if !funded[id] {
+			g.Accounts = append(g.Accounts, GenesisAccount{ID: id, Free: c.Funds})
+			funded[id] = true
+		}
+	}
+	for _, v := range c.Validators {
+		if v.Bond == 0 {
+			v.Bond = c.Bond
+		}
+		g.Validators = append(g.Validators, v)
+		fund(v.ID)
+	}
+	for _, id := range c.Users {
+		fund(id)
+	}
+	return g, g.Validate()
+}
+
 // validatorUpdates is the first set as CometBFT takes it.
 func (g Genesis) validatorUpdates() []abci.ValidatorUpdate {
 	out := make([]abci.ValidatorUpdate, 0, len(g.Validators))
 	for _, v := range g.Validators {
-		out = append(out, abci.Ed25519ValidatorUpdate(v.ConsensusKey, int64(max(1, v.Bond/powerUnit))))
+		out = append(out, abci.Ed25519ValidatorUpdate(v.ConsensusKey, int64(max(1, v.Bond/g.Params.Stake.PowerUnit))))
 	}
 	return out
 }

@@ -2,51 +2,167 @@ package chain
 
 import (
 	"bytes"
+	"cmp"
 
 	"github.com/google/btree"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/mpow"
 )
 
-// inMemory are the tables that are answered from memory, for Holders.
-var inMemory = []string{keyHolder, keyNode, keyAnnounce, keyCredit}
+// A memory holds what retrieval asks for at every request: who holds a file, and
+// what is known of each node. Clones share what did not change, so each View has
+// its own at the cost of the writes of a block.
+type memory struct {
+	index *btree.BTreeG[held]
+	nodes *btree.BTreeG[fact]
+}
 
-// A memory holds the small tables of one height. Clones share what did not
-// change, so each View has its own at the cost of the writes of a block.
-type memory struct{ pairs *btree.BTreeG[pair] }
+// A held is one record of the index by file.
+type held struct {
+	root    string // binary CID
+	node    peer.ID
+	replica replica
+}
 
+// A fact is what holders are shown with, decoded once a change.
+type fact struct {
+	id         peer.ID
+	registered bool
+	owner      peer.ID
+	last       mpow.Slot
+	generation uint64
+	kind       mpow.Kind
+	credit     coin.Amount
+	addrs      []ma.Multiaddr
+}
+
+func newMemory() *memory {
+	return &memory{
+		index: btree.NewG(16, func(a, b held) bool {
+			return cmp.Or(cmp.Compare(a.root, b.root), cmp.Compare(a.node, b.node)) < 0
+		}),
+		nodes: btree.NewG(16, func(a, b fact) bool { return a.id < b.id }),
+	}
+}
+
+// factTables begin the keys whose change changes a fact; an account follows.
+var factTables = []string{keyNode, keyAnnounce, keyCredit}
+
+// loadMemory reads all from s.
 func loadMemory(s source) *memory {
-	m := &memory{newOverlay().pairs}
-	for _, prefix := range inMemory {
-		s.each([]byte(prefix), past([]byte(prefix)), func(k, v []byte) bool {
-			m.pairs.ReplaceOrInsert(pair{key: bytes.Clone(k), value: bytes.Clone(v)})
+	m := newMemory()
+	holders.each(s, func(k both[cid.Cid, peer.ID], r replica) bool {
+		m.index.ReplaceOrInsert(held{k.A.KeyString(), k.B, r})
+		return true
+	})
+	for _, prefix := range factTables {
+		s.each([]byte(prefix), past([]byte(prefix)), func(k, _ []byte) bool {
+			m.refresh(s, k[len(prefix):])
 			return true
 		})
 	}
 	return m
 }
 
-// apply writes what concerns these tables.
-func (m *memory) apply(o *overlay) {
-	for _, prefix := range inMemory {
-		o.pairs.AscendRange(pair{key: []byte(prefix)}, pair{key: past([]byte(prefix))}, func(p pair) bool {
-			if p.gone {
-				m.pairs.Delete(p)
-			} else {
-				m.pairs.ReplaceOrInsert(p)
-			}
-			return true
-		})
+// apply takes over what the writes of o, which s already holds, have changed.
+func (m *memory) apply(s source, o *overlay) {
+	o.under(keyHolder, func(p pair) {
+		k, _, err := holders.key.take(p.key[len(keyHolder):])
+		if err != nil {
+			panic("chain: index key: " + err.Error())
+		}
+		h := held{root: k.A.KeyString(), node: k.B}
+		if p.gone {
+			m.index.Delete(h)
+			return
+		}
+		h.replica = holders.value(p.value)
+		m.index.ReplaceOrInsert(h)
+	})
+	for _, prefix := range factTables {
+		o.under(prefix, func(p pair) { m.refresh(s, p.key[len(prefix):]) })
 	}
 }
 
-func (m *memory) clone() *memory { return &memory{m.pairs.Clone()} }
-
-// get implements source.
-func (m *memory) get(key []byte) ([]byte, bool) {
-	p, ok := m.pairs.Get(pair{key: key})
-	return p.value, ok
+// refresh reads the fact of one account again; keys that name none are skipped.
+func (m *memory) refresh(s source, who []byte) {
+	if len(who) != whoLen {
+		return
+	}
+	f := fact{id: peer.ID(bytes.Clone(who))}
+	if n, ok := nodes.get(s, f.id); ok {
+		f.registered, f.owner, f.last = true, peer.ID(n.Owner()), n.LastSlot
+		f.generation, f.kind = n.Generation, n.Kind
+	}
+	for _, b := range announcements.must(s, f.id).Addrs {
+		if a, err := ma.NewMultiaddrBytes(b); err == nil {
+			f.addrs = append(f.addrs, a)
+		}
+	}
+	f.credit = credits.must(s, f.id)
+	m.nodes.ReplaceOrInsert(f)
 }
 
-// each implements source.
-func (m *memory) each(from, end []byte, fn func(key, value []byte) bool) {
-	m.pairs.AscendRange(pair{key: from}, pair{key: end}, func(p pair) bool { return fn(p.key, p.value) })
+func (m *memory) clone() *memory { return &memory{m.index.Clone(), m.nodes.Clone()} }
+
+// under calls fn with the writes whose key begins with prefix.
+func (o *overlay) under(prefix string, fn func(pair)) {
+	o.pairs.AscendRange(pair{key: []byte(prefix)}, pair{key: past([]byte(prefix))}, func(p pair) bool {
+		fn(p)
+		return true
+	})
+}
+
+// A Holder is an account whose enclave proved a file in the last full slot, and
+// so owes it (spec §6.1, §6.2).
+type Holder struct {
+	Node   peer.ID        `json:"node"`
+	Owner  peer.ID        `json:"owner"` // whom its work is credited to: its group's owner or itself
+	Addrs  []ma.Multiaddr `json:"addrs"` // as it announced; may be empty
+	Last   mpow.Slot      `json:"last"`  // slot of its last proof
+	Kind   mpow.Kind      `json:"kind"`  // simulated, or by hardware
+	Size   uint64         `json:"size"`  // bytes of the file as proved
+	Since  mpow.Slot      `json:"since"` // slot in which it first proved it
+	Credit coin.Amount    `json:"credit"`
+}
+
+// Holders returns who owes the file root: those who proved it and whose node
+// reported in this slot or the last (spec §6.1), by node. It answers from memory
+// and touches no disk; the slices of addresses are shared, do not change them.
+func (v *View) Holders(root cid.Cid) []Holder {
+	if !root.Defined() {
+		return nil
+	}
+	var out []Holder
+	key := cid.NewCidV1(root.Type(), root.Hash()).KeyString() // spec §1.3
+	v.memo.index.AscendGreaterOrEqual(held{root: key}, func(h held) bool {
+		if h.root != key {
+			return false
+		}
+		f, ok := v.memo.nodes.Get(fact{id: h.node})
+		if ok && f.registered && f.generation == h.replica.Generation && f.last+1 >= v.Slot() {
+			out = append(out, Holder{
+				Node: h.node, Owner: f.owner, Addrs: f.addrs, Last: f.last, Kind: f.kind,
+				Size: h.replica.Size, Since: h.replica.Since, Credit: f.credit,
+			})
+		}
+		return true
+	})
+	return out
+}
+
+// Addrs returns what id announced, from memory; empty if nothing (spec §2.5).
+func (v *View) Addrs(id peer.ID) []ma.Multiaddr {
+	f, _ := v.memo.nodes.Get(fact{id: id})
+	return f.addrs
+}
+
+// Credit returns the on-chain credit of id, from memory (spec §7.6).
+func (v *View) Credit(id peer.ID) coin.Amount {
+	f, _ := v.memo.nodes.Get(fact{id: id})
+	return f.credit
 }

@@ -1,11 +1,15 @@
 package chain
 
 import (
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/market"
 )
+
+// files is the record of each file with an order (spec §5.2).
+var files = table[cid.Cid, market.File]{keyFile, rootKey}
 
 // market runs one message of package market (spec §5).
 func (s *state) market(sender peer.ID, m *market.Msg) error { return notBuilt("§5") }

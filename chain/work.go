@@ -6,6 +6,9 @@ import (
 	"github.com/lode-node/lode/mpow"
 )
 
+// nodes is what the chain keeps of each prover (spec §3.4).
+var nodes = table[peer.ID, mpow.Node]{keyNode, whoKey}
+
 // work runs one message of package mpow (spec §3).
 func (s *state) work(sender peer.ID, m *mpow.Msg) error { return notBuilt("§3") }
 
@@ -18,7 +21,7 @@ func reportSlot(m *mpow.Msg) (mpow.Slot, bool) { return 0, false }
 func workLoad(m *mpow.Msg) (verifies, entries uint64) { return 0, 0 }
 
 // isNode reports whether who is registered (spec §3.4).
-func (s *state) isNode(who peer.ID) bool { return false }
+func (s *state) isNode(who peer.ID) bool { return nodes.has(s, who) }
 
 // closeSlotWork runs at the first block of slot s.slot(), after the era change
 // and before messages (spec §1.8, §3.7).
