@@ -1,7 +1,6 @@
 package chain
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +41,7 @@ type App struct {
 	feed  feed
 
 	mu   sync.Mutex // guards live
-	live map[*snapshot]struct{}
+	live map[*pin]struct{}
 }
 
 // A proposed block has been executed and waits for Commit.
@@ -66,7 +65,7 @@ func OpenApp(c AppConfig) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{genesis: c.Genesis, audit: c.Audit, log: c.Logger, store: st, live: map[*snapshot]struct{}{}}
+	a := &App{genesis: c.Genesis, audit: c.Audit, log: c.Logger, store: st, live: map[*pin]struct{}{}}
 	if err := a.resume(); err != nil {
 		return nil, errors.Join(err, st.close())
 	}
@@ -79,6 +78,9 @@ func (a *App) resume() error {
 		id, _ := identityTable.get(flat{a.store.db}, identityKey)
 		if id.ChainID != a.genesis.ChainID {
 			return fmt.Errorf("state is of chain %q, genesis is of %q: use another home", id.ChainID, a.genesis.ChainID)
+		}
+		if id.Genesis != a.genesis.Hash() {
+			return fmt.Errorf("state is of another chain %q, with another genesis: use another home", id.ChainID)
 		}
 		if a.audit {
 			if err := a.store.compare(); err != nil {
@@ -116,8 +118,8 @@ func (a *App) Close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var errs []error
-	for s := range a.live {
-		errs = append(errs, s.close())
+	for p := range a.live {
+		errs = append(errs, p.close())
 	}
 	a.live = nil
 	return errors.Join(append(errs, a.store.close())...)
@@ -125,7 +127,8 @@ func (a *App) Close() error {
 
 // Info tells CometBFT the last committed height, from which it replays.
 func (a *App) Info(context.Context, *abci.RequestInfo) (*abci.ResponseInfo, error) {
-	return &abci.ResponseInfo{LastBlockHeight: a.store.height, LastBlockAppHash: a.store.tree.Hash(), AppVersion: 1}, nil
+	v := a.View()
+	return &abci.ResponseInfo{LastBlockHeight: v.height, LastBlockAppHash: v.hash, AppVersion: 1}, nil
 }
 
 // InitChain founds the chain; the genesis document's validators are replaced by
@@ -207,7 +210,7 @@ func (a *App) open(r *abci.RequestFinalizeBlock) *state {
 		s.block.pairs = a.first.pairs.Clone()
 	}
 	s.time = r.Time.Unix()
-	s.hash = [32]byte(bytes.Clone(append(r.Hash, make([]byte, 32)...))[:32])
+	copy(s.hash[:], r.Hash)
 	s.chain = identityTable.must(s, identityKey)
 	s.params = paramsTable.must(s, paramsKey)
 	return s
@@ -229,7 +232,7 @@ func (a *App) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 	if err := a.store.prune(); err != nil {
 		return nil, err
 	}
-	return &abci.ResponseCommit{RetainHeight: max(0, a.store.height-keepBlocks)}, nil
+	return &abci.ResponseCommit{}, nil // CometBFT keeps all blocks: newcomers replay them
 }
 
 // rescue turns a panic at the ABCI boundary into a refusal: input must not stop

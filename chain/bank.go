@@ -156,6 +156,6 @@ func (s *state) send(sender peer.ID, m Send) error {
 		return err
 	}
 	s.give(m.To, m.Amount)
-	s.emit(Event{Kind: "send", Who: sender, Node: m.To, Amount: m.Amount})
+	s.emit(Event{Kind: "send", Who: sender, To: m.To, Amount: m.Amount})
 	return nil
 }

@@ -100,6 +100,7 @@ func (r TxResult) Err() error {
 type Event struct {
 	Kind   string      `cbor:"1,keyasint" json:"kind"` // "send", "placed", "live", "closed", …: a word of the handler's
 	Who    peer.ID     `cbor:"2,keyasint,omitempty" json:"who,omitempty"`
+	To     peer.ID     `cbor:"8,keyasint,omitempty" json:"to,omitempty"`
 	Node   peer.ID     `cbor:"3,keyasint,omitempty" json:"node,omitempty"`
 	Root   cid.Cid     `cbor:"4,keyasint,omitempty" json:"root,omitzero"`
 	Amount coin.Amount `cbor:"5,keyasint,omitempty" json:"amount,omitempty"`

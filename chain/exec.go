@@ -1,6 +1,8 @@
 package chain
 
 import (
+	"crypto/sha256"
+
 	abci "github.com/cometbft/cometbft/abci/types"
 )
 
@@ -8,7 +10,7 @@ import (
 // the message on an overlay of its own, which an error drops (spec §2.2, §2.3).
 func (s *state) exec(raw []byte) TxResult {
 	tx, err := DecodeTx(raw)
-	res := TxResult{Hash: tx.Hash, Height: s.height}
+	res := TxResult{Hash: sha256.Sum256(raw), Height: s.height}
 	if err == nil {
 		res.Fee, err = s.admit(tx)
 	}

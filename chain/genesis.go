@@ -2,6 +2,7 @@ package chain
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ import (
 )
 
 // A Genesis is the first state of a chain and how to find it. All nodes of a
-// chain hold the same file, byte for byte or not: its meaning is hashed.
+// chain hold the same one; JSON may be spelt differently.
 type Genesis struct {
 	ChainID    string             `json:"chain_id"` // 3 to 50 lower-case letters, digits and -; "dev-…" for class dev
 	Class      string             `json:"class"`    // main, test or dev
@@ -93,6 +94,13 @@ func (g Genesis) Save(path string) error {
 		return fmt.Errorf("genesis: %w", err)
 	}
 	return os.WriteFile(path, append(b, '\n'), 0o644)
+}
+
+// Hash returns the SHA-256 of what g says, which the first state holds: nodes
+// with different genesis files differ from height 1.
+func (g Genesis) Hash() [32]byte {
+	g.Time = g.Time.UTC()
+	return sha256.Sum256(encode(g))
 }
 
 // Validate checks what spec §1.5 and §4.3 ask of a first state.
@@ -279,8 +287,9 @@ func (g Genesis) validatorUpdates() []abci.ValidatorUpdate {
 
 // An identity is what never changes of a chain, and what signatures name.
 type identity struct {
-	ChainID string `cbor:"1,keyasint"`
-	Class   string `cbor:"2,keyasint"`
+	ChainID string   `cbor:"1,keyasint"`
+	Class   string   `cbor:"2,keyasint"`
+	Genesis [32]byte `cbor:"3,keyasint"`
 }
 
 var (
@@ -295,7 +304,7 @@ const (
 
 // build writes g into s, which is empty, and returns the first validators.
 func (s *state) build(g Genesis) []abci.ValidatorUpdate {
-	s.params, s.chain = g.Params, identity{g.ChainID, g.Class}
+	s.params, s.chain = g.Params, identity{g.ChainID, g.Class, g.Hash()}
 	identityTable.set(s, identityKey, s.chain)
 	paramsTable.set(s, paramsKey, g.Params)
 	var all coin.Amount

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -93,69 +92,4 @@ func pebbleEach(r pebble.Reader, o *pebble.IterOptions, fn func(k, v []byte) boo
 	if err := it.Close(); err != nil {
 		panic(fmt.Sprintf("chain: walk state: %v", err))
 	}
-}
-
-// A snapshot is a flat state at one height that many may read while blocks go
-// on. After close it answers as if empty; what reads at that moment ends first.
-type snapshot struct {
-	mu     sync.Mutex // guards the fields below
-	idle   *sync.Cond
-	reads  int
-	closed bool
-
-	snap *pebble.Snapshot
-}
-
-func newSnapshot(db *pebble.DB) *snapshot {
-	s := &snapshot{snap: db.NewSnapshot()}
-	s.idle = sync.NewCond(&s.mu)
-	return s
-}
-
-func (s *snapshot) enter() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	s.reads++
-	return true
-}
-
-func (s *snapshot) leave() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.reads--; s.reads == 0 {
-		s.idle.Broadcast()
-	}
-}
-
-// close frees what the snapshot pins. It may be called twice.
-func (s *snapshot) close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil
-	}
-	s.closed = true
-	for s.reads > 0 {
-		s.idle.Wait()
-	}
-	return s.snap.Close()
-}
-
-func (s *snapshot) get(key []byte) ([]byte, bool) {
-	if !s.enter() {
-		return nil, false
-	}
-	defer s.leave()
-	return flat{s.snap}.get(key)
-}
-
-func (s *snapshot) each(from, end []byte, fn func(key, value []byte) bool) {
-	if !s.enter() {
-		return
-	}
-	defer s.leave()
-	flat{s.snap}.each(from, end, fn)
 }

@@ -29,8 +29,10 @@ func (p *pool) check(v *View, raw []byte) error {
 	s := v.scratch()
 	b := tx.Body
 	if b.Nonce == 0 {
-		_, err := s.admit(tx)
-		return err
+		if _, err := s.admit(tx); err != nil {
+			return err
+		}
+		return p.wait(v.height, tx)
 	}
 	if err := s.check(tx); err != nil {
 		return err
@@ -55,7 +57,7 @@ func (p *pool) check(v *View, raw []byte) error {
 func (p *pool) wait(height int64, tx Tx) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.waiting == nil || p.height != height { // after a block CometBFT checks again what is left
+	if p.waiting == nil || p.height < height { // after a block CometBFT checks again what is left
 		p.height, p.waiting = height, map[peer.ID]map[uint64][32]byte{}
 	}
 	b := tx.Body

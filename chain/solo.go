@@ -136,6 +136,7 @@ func (s *Solo) Submit(ctx context.Context, m Msg) (TxResult, error) {
 	if err != nil {
 		return TxResult{}, err
 	}
+	defer s.wallet.done()
 	return s.await(ctx, done)
 }
 

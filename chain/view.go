@@ -36,22 +36,22 @@ func (a *App) publish(height int64) {
 	v.chain = identityTable.must(v.source, identityKey)
 	v.params = paramsTable.must(v.source, paramsKey)
 	a.mu.Lock()
-	a.live[snap] = struct{}{}
+	a.live[snap.pin] = struct{}{}
 	a.mu.Unlock()
-	runtime.AddCleanup(v, a.release, snap)
+	runtime.AddCleanup(snap, a.release, snap.pin)
 	a.view.Store(v)
 	a.feed.tell()
 }
 
-// release closes the snapshot of a view that nobody holds any more.
-func (a *App) release(s *snapshot) {
+// release frees the snapshot of a view that nobody holds any more.
+func (a *App) release(p *pin) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := a.live[s]; !ok {
+	if _, ok := a.live[p]; !ok {
 		return
 	}
-	delete(a.live, s)
-	if err := s.close(); err != nil {
+	delete(a.live, p)
+	if err := p.close(); err != nil {
 		a.log.Error("close snapshot", "err", err)
 	}
 }
@@ -111,21 +111,15 @@ func (v *View) BlockHash(height int64) ([32]byte, bool) {
 
 // Block returns the block at a height that this node keeps.
 func (v *View) Block(height int64) (Block, bool) {
-	if !v.snap.enter() {
-		return Block{}, false
-	}
-	defer v.snap.leave()
-	return readBlock(v.snap.snap, height)
+	b, ok := readSnapshot[Block](v.snap, blockKey(height))
+	b.Time = b.Time.UTC()
+	return b, ok
 }
 
 // Tx returns what became of a transaction, if it is in a block that this node
 // keeps.
 func (v *View) Tx(hash [32]byte) (TxResult, bool) {
-	if !v.snap.enter() {
-		return TxResult{}, false
-	}
-	defer v.snap.leave()
-	return readLocal[TxResult](v.snap.snap, txKey(hash))
+	return readSnapshot[TxResult](v.snap, txKey(hash))
 }
 
 // Supply returns where all money is.

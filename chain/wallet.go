@@ -26,7 +26,7 @@ type wallet struct {
 
 	mu   sync.Mutex // guards the fields below
 	last uint64     // nonce that was given out last
-	base uint64     // nonce on chain when it was
+	open int        // submissions that wait for a block
 }
 
 func newWallet(key crypto.PrivKey) (*wallet, error) {
@@ -39,16 +39,18 @@ func newWallet(key crypto.PrivKey) (*wallet, error) {
 
 // submit signs m as the account's next transaction and gives it to check, which
 // says whether it may wait for a block; a nonce that was refused is used again.
-// A report goes without a nonce, for free (spec §2.2).
+// A report goes without a nonce, for free (spec §2.2). After a submit without
+// error the caller owes one call of done.
 func (w *wallet) submit(v *View, m Msg, check func(tx []byte) error) ([]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	nonce := uint64(0)
 	if _, ok := reportSlot(m.Work); !ok {
-		if on := v.Account(w.who).Nonce; on != w.base || w.last < on {
-			w.base = on
-			w.last = max(w.last, on)
+		on := v.Account(w.who).Nonce
+		if w.open == 0 { // a nonce that got lost leaves no gap
+			w.last = on
 		}
+		w.last = max(w.last, on)
 		nonce = w.last + 1
 	}
 	b := Body{ChainID: v.ChainID(), Sender: w.who, Nonce: nonce, Msg: m}
@@ -58,11 +60,18 @@ func (w *wallet) submit(v *View, m Msg, check func(tx []byte) error) ([]byte, er
 		return nil, err
 	}
 	if err := check(tx); err != nil {
-		w.last = v.Account(w.who).Nonce // what waits elsewhere was lost, or is known to check
 		return nil, err
 	}
+	w.open++
 	if nonce != 0 {
 		w.last = nonce
 	}
 	return tx, nil
+}
+
+// done says that one submission is in a block which a View shows, or given up.
+func (w *wallet) done() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open--
 }
