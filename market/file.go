@@ -61,7 +61,7 @@ type File struct {
 	Length int64    `json:"length"` // blocks that a renewal buys: those of the first order
 
 	// Seed is that of the slot of the first order, for the turn (spec §5.4).
-	Seed     [32]byte  `json:"-"`
+	Seed     [32]byte  `cbor:"seed" json:"-"`
 	Payments []Payment `json:"payments"` // escrow; none but while pending
 	Payers   []peer.ID `json:"payers"`   // the first MaxPayers who paid for the live file
 

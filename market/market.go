@@ -27,7 +27,7 @@ const (
 	MaxSources     = 3   // sources of one payment (spec §5.1)
 	MaxSource      = 128 // bytes of one source
 	MaxMemo        = 256 // bytes of a memo
-	MaxRoot        = 100 // bytes of a root
+	MaxRoot        = 128 // bytes of a root
 	MaxPayers      = 16  // payers that a live file remembers, for listings
 	CollectBatch   = 64  // files that one Collect settles
 	MaxReplicasCap = 500 // most that MaxReplicas may be
