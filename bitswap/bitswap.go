@@ -104,7 +104,7 @@ type Exchange struct {
 	waiting map[cid.Cid][]*request
 	outs    map[peer.ID]*outbox
 	recent  *simplelru.LRU[cid.Cid, *record]   // blocks wanted lately
-	index   *simplelru.LRU[cid.Cid, cid.Cid]   // block → root of its file (spec §6.3)
+	index   *simplelru.LRU[string, cid.Cid]    // multihash of a block → root of its file (spec §6.3)
 	fresh   *simplelru.LRU[cid.Cid, time.Time] // root → when its holders were read
 	alone   *simplelru.LRU[cid.Cid, *record]   // root → fetch that calls without a session join
 	holding *simplelru.LRU[peer.ID, struct{}]  // peers that the chain named lately
@@ -149,7 +149,7 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 		started: time.Now(), kick: make(chan struct{}, 1),
 		sched: newSchedule(defaults(), cfg.Credit, rand.Uint64()),
 		open:  map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, outs: map[peer.ID]*outbox{},
-		recent: lru[cid.Cid, *record](recentKept), index: lru[cid.Cid, cid.Cid](indexKept),
+		recent: lru[cid.Cid, *record](recentKept), index: lru[string, cid.Cid](indexKept),
 		fresh: lru[cid.Cid, time.Time](rootsKept), alone: lru[cid.Cid, *record](rootsKept),
 		holding: lru[peer.ID, struct{}](peersNoted), trouble: lru[peer.ID, Failure](peersNoted),
 	}

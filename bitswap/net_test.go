@@ -3,7 +3,6 @@ package bitswap_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"testing"
@@ -27,6 +26,7 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/lode-node/lode/bitswap"
 )
@@ -181,4 +181,28 @@ func (s wrongStore) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	return blocks.NewBlockWithCid(data, c)
 }
 
-var _ = fmt.Sprint
+// memory is a holder's store.
+type memory struct{ bs blockstore.Blockstore }
+
+func protocolID(s string) protocol.ID { return protocol.ID(s) }
+
+// routes finds the same providers for everything.
+type routes []peer.AddrInfo
+
+func (r routes) FindProvidersAsync(ctx context.Context, _ cid.Cid, _ int) <-chan peer.AddrInfo {
+	out := make(chan peer.AddrInfo, len(r))
+	for _, p := range r {
+		out <- p
+	}
+	close(out)
+	return out
+}
+
+func allKeys(t testing.TB, bs blockstore.Blockstore) <-chan cid.Cid {
+	t.Helper()
+	keys, err := bs.AllKeysChan(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}

@@ -235,7 +235,7 @@ func (s *session) rootOf(ctx context.Context, c cid.Cid) cid.Cid {
 		root = s.root
 	}
 	if !root.Defined() {
-		root, _ = e.index.Get(c)
+		root, _ = e.index.Get(string(c.Hash()))
 	}
 	e.mu.Unlock()
 	named := root.Defined() && len(e.cfg.Holders(root)) > 0
@@ -275,7 +275,7 @@ func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
 		e.ledger.apply(from, credit0(size, e.now()))
 	}
 	if root.Defined() {
-		e.index.Add(c, root)
+		e.index.Add(string(c.Hash()), root)
 	}
 	e.m.received(path, size)
 	for _, r := range reqs {
