@@ -246,6 +246,7 @@ func (e *Exchange) run() {
 		case <-e.kick:
 		}
 		t := time.NewTicker(tickEvery)
+		looked := time.Now()
 		for busy := true; busy; {
 			select {
 			case <-e.ctx.Done():
@@ -256,9 +257,29 @@ func (e *Exchange) run() {
 				e.act()
 				busy = !e.sched.idle()
 				e.mu.Unlock()
+				if time.Since(looked) >= holdersFor {
+					looked = time.Now()
+					e.lookAgain()
+				}
 			}
 		}
 		t.Stop()
+	}
+}
+
+// lookAgain reads the holders of the files that are waited for: a first copy may
+// have been proved, or a holder dropped, since they were asked for.
+func (e *Exchange) lookAgain() {
+	e.mu.Lock()
+	waiting := map[cid.Cid]*request{}
+	for r := range e.open {
+		if r.root.Defined() {
+			waiting[r.root] = r
+		}
+	}
+	e.mu.Unlock()
+	for root, r := range waiting {
+		e.refresh(root, r.s, r.sources, nil)
 	}
 }
 

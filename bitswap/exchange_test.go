@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ipfs/boxo/retrieval"
@@ -388,5 +389,30 @@ func TestBlocksBelowARootAreFoundWithoutNamingIt(t *testing.T) { // spec §6.3: 
 		if f.Path == "fallback" || f.Path == "both" {
 			t.Errorf("fetch %+v went by the fallback", f)
 		}
+	}
+}
+
+func TestHoldersThatAppearLaterAreAsked(t *testing.T) { // a first copy is proved while we wait
+	ctx := testContext(t)
+	src := newStore()
+	root, _ := addFile(t, src, 1000, 13)
+	a, _ := stockPeer(t, src)
+	var proved atomic.Bool
+	ex := newExchange(t, bitswap.Config{Holders: func(c cid.Cid) []peer.AddrInfo {
+		if c == root && proved.Load() {
+			return []peer.AddrInfo{info(a)}
+		}
+		return nil
+	}})
+	ch, err := ex.GetBlocks(bitswap.WithFile(ctx, root), []cid.Cid{root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	proved.Store(true)
+	if b, ok := <-ch; !ok || b.Cid() != root {
+		t.Fatalf("got %v, %v; want the root", b, ok)
+	}
+	if f, _ := ex.LastFetch(root); f.Path != "holders" || !f.Fallback {
+		t.Errorf("path %q, fallback %v; want a holder to win over the fallback", f.Path, f.Fallback)
 	}
 }

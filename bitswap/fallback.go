@@ -60,10 +60,13 @@ func (e *Exchange) rescue(r *request, keys []cid.Cid) {
 func (e *Exchange) stockFetch(r *request, keys []cid.Cid) {
 	r.rec.fellBack()
 	e.m.fallbacks.Inc()
-	if r.s.stock == nil {
-		r.s.stock = e.client.NewSession(r.s.ctx)
+	var f exchange.Fetcher = e.client // for a single call: it ends its own session with it
+	if !r.s.alone {
+		if r.s.stock == nil {
+			r.s.stock = e.client.NewSession(r.s.ctx)
+		}
+		f = r.s.stock
 	}
-	f := r.s.stock
 	e.stock.Add(1)
 	e.spawn(func() {
 		defer e.stock.Add(-1)

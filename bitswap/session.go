@@ -3,6 +3,7 @@ package bitswap
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/ipfs/boxo/exchange"
 	"github.com/ipfs/boxo/retrieval"
@@ -48,6 +49,7 @@ type session struct {
 	ctx     context.Context
 	root    cid.Cid // last root known; guarded by e.mu
 	sources []peer.AddrInfo
+	alone   bool // of a single call
 	rec     *record
 	stock   exchange.Fetcher // boxo's session, once needed; guarded by e.mu
 }
@@ -57,6 +59,7 @@ type session struct {
 type request struct {
 	s     *session
 	rec   *record
+	root  cid.Cid         // undefined if no file is known
 	ctx   context.Context // of the fallback; ends with the request
 	stop  context.CancelFunc
 	offs  []func() bool
@@ -64,6 +67,8 @@ type request struct {
 	out   chan blocks.Block // room for all
 	done  bool
 	cause error
+
+	sources []peer.AddrInfo
 }
 
 // NewSession returns a fetcher for related blocks, which lives until ctx ends.
@@ -73,11 +78,6 @@ func (e *Exchange) NewSession(ctx context.Context) exchange.Fetcher {
 	e.mu.Lock()
 	rec := e.record(root)
 	e.mu.Unlock()
-	return e.session(ctx, root, rec)
-}
-
-// session returns the fetcher of the strategy.
-func (e *Exchange) session(ctx context.Context, root cid.Cid, rec *record) exchange.Fetcher {
 	s := &session{e: e, ctx: ctx, root: root, sources: sourcesOf(ctx), rec: rec}
 	if e.cfg.Strategy != Enforce {
 		return &stockSession{session: s, fetcher: e.client.NewSession(ctx)}
@@ -96,14 +96,16 @@ func (e *Exchange) lone(ctx context.Context) exchange.Fetcher {
 		e.alone.Add(root, rec)
 	}
 	e.mu.Unlock()
-	return e.session(ctx, root, rec)
+	s := &session{e: e, ctx: ctx, root: root, rec: rec, alone: true}
+	if e.cfg.Strategy != Enforce {
+		return &stockSession{session: s, fetcher: e.client} // which ends its own session with the call
+	}
+	return s
 }
 
 // GetBlock returns the block c. It returns when the block is here or ctx ends;
 // the error then wraps that of ctx and says who was asked.
 func (e *Exchange) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	return e.lone(ctx).GetBlock(ctx, c)
 }
 
@@ -173,10 +175,9 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 	if state == nil {
 		state = retrieval.StateFromContext(s.ctx)
 	}
-	var root cid.Cid
 	if len(keys) > 0 {
-		root = s.rootOf(ctx, keys[0])
-		e.refresh(root, s, append(sourcesOf(ctx), s.sources...), state)
+		r.root, r.sources = s.rootOf(ctx, keys[0]), slices.Concat(sourcesOf(ctx), s.sources)
+		e.refresh(r.root, s, r.sources, state)
 	}
 
 	e.mu.Lock()
@@ -202,7 +203,7 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 		r.offs = append(r.offs, context.AfterFunc(s.ctx, func() { e.abandon(r, s.ctx.Err()) }))
 	}
 	e.m.wants.Add(float64(len(keys)))
-	e.sched.want(e.now(), root, keys...)
+	e.sched.want(e.now(), r.root, keys...)
 	e.rescue(r, keys)
 	e.act()
 	return r, nil

@@ -1,0 +1,109 @@
+package bitswap
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	bsmsg "github.com/ipfs/boxo/bitswap/message"
+	"github.com/ipfs/boxo/bitswap/network"
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/credit"
+)
+
+// A wire records what is sent, with the time since it was made. Anything but
+// sending is not to be called.
+type wire struct {
+	network.BitSwapNetwork
+	begun time.Time
+	sent  chan string
+}
+
+func (w *wire) NewMessageSender(_ context.Context, p peer.ID, _ *network.MessageSenderOpts) (network.MessageSender, error) {
+	return &wireSender{w, p}, nil
+}
+
+type wireSender struct {
+	w *wire
+	p peer.ID
+}
+
+func (s *wireSender) SendMsg(_ context.Context, m bsmsg.BitSwapMessage) error {
+	for _, e := range m.Wantlist() {
+		verb := "want"
+		if e.Cancel {
+			verb = "cancel"
+		}
+		s.w.sent <- fmt.Sprintf("%v %s %s", time.Since(s.w.begun).Round(25*time.Millisecond), verb, string(s.p))
+	}
+	return nil
+}
+func (s *wireSender) Reset() error       { return nil }
+func (s *wireSender) SupportsHave() bool { return true }
+
+// clockOnly is an exchange with a clock and a wire, and nothing else.
+func clockOnly(ctx context.Context, t *testing.T) (*Exchange, *wire) {
+	m, err := newMetrics(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	led, err := openLedger("", credit.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{begun: time.Now(), sent: make(chan string, 100)}
+	e := &Exchange{
+		cfg: Config{Strategy: Enforce, Credit: credit.Default()}, net: w, ledger: led, m: m, log: slog.New(slog.DiscardHandler),
+		started: time.Now(), kick: make(chan struct{}, 1), sched: newSchedule(defaults(), credit.Default(), 1),
+		open: map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, outs: map[peer.ID]*outbox{},
+		recent: lru[cid.Cid, *record](10), index: lru[string, cid.Cid](10), trouble: lru[peer.ID, Failure](10),
+	}
+	e.epoch = e.started.UnixMicro()
+	e.ctx, e.cancel = context.WithCancel(ctx)
+	e.wg.Add(1)
+	go e.run()
+	return e, w
+}
+
+func TestClockMovesAWantOffASilentPeer(t *testing.T) { // spec §7.2, §7.3
+	synctest.Test(t, func(t *testing.T) {
+		e, w := clockOnly(t.Context(), t)
+		b := blocks.NewBlock([]byte("x"))
+		fast, slow := holder("fast", true), holder("slow", true)
+		fast.Prior = credit.Prior{P: 900_000}
+		e.mu.Lock()
+		e.sched.spare = 0 // no hedges
+		e.sched.holders(e.now(), b.Cid(), []source{fast, slow})
+		e.sched.want(e.now(), b.Cid(), b.Cid())
+		e.act()
+		e.mu.Unlock()
+		want := []string{"0s want fast", "1.15s cancel fast", "1.15s want slow"}
+		got := []string{<-w.sent}
+		var both sync.WaitGroup
+		both.Go(func() { got = append(got, <-w.sent, <-w.sent) })
+		both.Wait()
+		if got[1] > got[2] { // two peers are written to at once
+			got[1], got[2] = got[2], got[1]
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		msg := bsmsg.New(false)
+		msg.AddBlock(b)
+		e.mu.Lock()
+		e.waiting[b.Cid()] = []*request{{rec: e.record(b.Cid()), left: map[cid.Cid]struct{}{b.Cid(): {}}, out: make(chan blocks.Block, 1), stop: func() {}}}
+		if n := len(e.receive("slow", msg)); n != 1 || !e.sched.idle() {
+			t.Errorf("%d blocks wanted, idle %v", n, e.sched.idle())
+		}
+		e.mu.Unlock()
+		e.cancel()
+		e.wg.Wait()
+	})
+}
