@@ -8,7 +8,6 @@ import (
 
 	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/market"
-	"github.com/lode-node/lode/mpow"
 )
 
 // File returns the record of an order; none if it was never placed, was
@@ -47,16 +46,6 @@ func (v *View) Quote(size uint64, blocks int64) (market.Quote, error) {
 	return v.params.Market.Quote(v.Price(), size, blocks)
 }
 
-// Replicas returns the files with an order that a node is listed for, by root.
-func (v *View) Replicas(node peer.ID) []mpow.File {
-	out := []mpow.File{}
-	replicas.under(v.source, whoKey.put(nil, node), func(k both[peer.ID, cid.Cid], r replica) bool {
-		out = append(out, mpow.File{Root: k.B, Size: r.Size})
-		return true
-	})
-	return out
-}
-
 // A Pay is what a node has earned and not collected, in grains (spec §5.4).
 type Pay struct {
 	Node        peer.ID     `json:"node"`
@@ -81,10 +70,10 @@ func (v *View) Pay(node peer.ID) Pay {
 	p, now := v.params.Market, s.now()
 	out := Pay{Node: node, Files: []FilePay{}}
 	purse := purses.must(s, node).Vest
-	for _, held := range v.Replicas(node) {
-		f, e, err := p.Settle(files.must(s, held.Root), now)
+	replicas.under(s, whoKey.put(nil, node), func(k both[peer.ID, cid.Cid], _ replica) bool {
+		f, e, err := p.Settle(files.must(s, k.B), now)
 		if err != nil {
-			continue
+			panic("chain: the index names a file without an order: " + err.Error())
 		}
 		for _, g := range e.Grants {
 			if g.Node == node {
@@ -97,11 +86,12 @@ func (v *View) Pay(node peer.ID) Pay {
 			}
 			vest := r.Vest.At(p.Window(now.Height))
 			out.Files = append(out.Files, FilePay{
-				Root: held.Root, Place: i, Seated: r.Seat != nil, Collectable: vest.Ripe, Vesting: vest.Unvested(),
+				Root: k.B, Place: i, Seated: r.Seat != nil, Collectable: vest.Ripe, Vesting: vest.Unvested(),
 			})
 			out.Collectable, out.Vesting = out.Collectable+vest.Ripe, out.Vesting+vest.Unvested()
 		}
-	}
+		return true
+	})
 	purse = purse.At(p.Window(now.Height))
 	out.Collectable, out.Vesting = out.Collectable+purse.Ripe, out.Vesting+purse.Unvested()
 	return out
