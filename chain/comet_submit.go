@@ -14,10 +14,11 @@ import (
 // it. Errors are those of SubmitTx.
 func (t *Comet) Submit(ctx context.Context, m Msg) (TxResult, error) {
 	from := t.app.View()
-	tx, err := t.wallet.submit(from, m, func(tx []byte) error { return t.check(ctx, tx) })
+	tx, err := t.wallet.submit(t.app.View, m, func(tx []byte) error { return t.check(ctx, tx) })
 	if err != nil {
 		return TxResult{}, err
 	}
+	defer t.wallet.done()
 	return t.await(ctx, tx, from.Height())
 }
 

@@ -129,7 +129,7 @@ func (s *Solo) Submit(ctx context.Context, m Msg) (TxResult, error) {
 		return TxResult{}, errors.New("submit: this client has no key")
 	}
 	var done <-chan TxResult
-	_, err := s.wallet.submit(s.View(), m, func(tx []byte) (err error) {
+	_, err := s.wallet.submit(s.View, m, func(tx []byte) (err error) {
 		done, err = s.enter(tx)
 		return err
 	})

@@ -75,7 +75,7 @@ func TestOverlaysReadLikeOneMap(t *testing.T) { // spec §2.3
 
 type nothing struct{}
 
-func (nothing) get([]byte) ([]byte, bool)                         { return nil, false }
+func (nothing) get([]byte) ([]byte, bool)                        { return nil, false }
 func (nothing) each(_, _ []byte, _ func(key, value []byte) bool) {}
 
 func compareState(t *testing.T, s *state, truth map[string]string) {

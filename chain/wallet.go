@@ -41,9 +41,10 @@ func newWallet(key crypto.PrivKey) (*wallet, error) {
 // says whether it may wait for a block; a nonce that was refused is used again.
 // A report goes without a nonce, for free (spec §2.2). After a submit without
 // error the caller owes one call of done.
-func (w *wallet) submit(v *View, m Msg, check func(tx []byte) error) ([]byte, error) {
+func (w *wallet) submit(view func() *View, m Msg, check func(tx []byte) error) ([]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	v := view() // under the lock: the block of the submission before is in it
 	nonce := uint64(0)
 	if _, ok := reportSlot(m.Work); !ok {
 		on := v.Account(w.who).Nonce
