@@ -19,6 +19,7 @@ import (
 	"github.com/cometbft/cometbft/privval"
 	"github.com/cometbft/cometbft/proxy"
 	sm "github.com/cometbft/cometbft/state"
+	cmtstore "github.com/cometbft/cometbft/store"
 	cmttypes "github.com/cometbft/cometbft/types"
 	"github.com/libp2p/go-libp2p/core/crypto"
 )
@@ -54,7 +55,7 @@ type Comet struct {
 	peerID *p2p.NodeKey
 	lock   *os.File
 	store  *cometStore
-	states sm.Store // CometBFT's record of validator sets, for Status
+	sets   validatorSets
 	app    Ledger
 	ownApp bool
 	wallet *wallet
@@ -71,6 +72,12 @@ type Comet struct {
 	closing sync.Once
 	done    chan struct{} // closed when Run has returned
 	closed  error
+}
+
+// validatorSets is CometBFT's record of who decides a height. It can be read at
+// any time, while the consensus state is locked for as long as a block executes.
+type validatorSets interface {
+	LoadValidatorsFast(height int64) (*cmttypes.ValidatorSet, error)
 }
 
 // cometNode is a started CometBFT with the parts that we use.
@@ -131,13 +138,17 @@ func NewComet(c CometConfig) (_ *Comet, err error) {
 	if t.store, err = openCometStore(filepath.Join(dir, cometData)); err != nil {
 		return nil, err
 	}
-	t.states = sm.NewStore(t.store.table("state"), sm.StoreOptions{})
+	t.sets = sm.NewStore(t.store.table("state"), sm.StoreOptions{}).(validatorSets)
 	if t.app = c.App; t.app == nil {
 		app, err := OpenApp(AppConfig{Dir: filepath.Join(c.Home, stateDir), Genesis: c.Genesis, Logger: t.log, Audit: c.Audit})
 		if err != nil {
 			return nil, err
 		}
 		t.app, t.ownApp = app, true
+	}
+	if blocks, state := cmtstore.NewBlockStore(t.store.table("blockstore")).Height(), t.app.View().Height(); state > blocks {
+		return nil, fmt.Errorf("state of %s is at height %d, its blocks end at %d: they were lost; remove %s to begin again",
+			c.Home, state, blocks, filepath.Join(c.Home, stateDir))
 	}
 	return t, nil
 }
@@ -211,7 +222,7 @@ func (t *Comet) start(ctx context.Context) (_ *cometNode, err error) {
 		func() (*cmttypes.GenesisDoc, error) { return t.doc, nil },
 		func(d *cmtcfg.DBContext) (dbm.DB, error) { return t.store.table(d.ID), nil },
 		nm.DefaultMetricsProvider(t.cfg.Instrumentation),
-		cometLog{log: t.log, failed: t.fail},
+		cometLog{log: t.log, failed: t.fail, ending: ctx.Done()},
 	)
 	if err != nil {
 		return nil, fmt.Errorf("start consensus: %w", err)

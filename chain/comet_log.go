@@ -11,10 +11,12 @@ import (
 // cometLog hands CometBFT's log to slog. What CometBFT calls info happens
 // several times a block and is ours only when debugging; its errors are mostly
 // about peers that come and go, and warn. A consensus failure is told to failed
-// as well: CometBFT logs it and lives on as if nothing had happened.
+// as well: CometBFT logs it and lives on as if nothing had happened. Once ending
+// is closed nothing warns: services complain that others stopped before them.
 type cometLog struct {
 	log    *slog.Logger
 	failed func(reason string) // must not block
+	ending <-chan struct{}
 }
 
 var _ cmtlog.Logger = cometLog{}
@@ -26,17 +28,26 @@ const consensusFailure = "CONSENSUS FAILURE!!!"
 func (l cometLog) Debug(string, ...any) {} // several thousand lines a second
 
 func (l cometLog) Info(msg string, kv ...any) { l.write(slog.LevelDebug, msg, kv) }
-func (l cometLog) Warn(msg string, kv ...any) { l.write(slog.LevelWarn, msg, kv) }
+func (l cometLog) Warn(msg string, kv ...any) { l.write(l.warn(), msg, kv) }
 
 func (l cometLog) Error(msg string, kv ...any) {
 	if msg == consensusFailure {
 		l.failed(consensusReason(kv))
 	}
-	l.write(slog.LevelWarn, msg, kv)
+	l.write(l.warn(), msg, kv)
+}
+
+func (l cometLog) warn() slog.Level {
+	select {
+	case <-l.ending:
+		return slog.LevelDebug
+	default:
+		return slog.LevelWarn
+	}
 }
 
 func (l cometLog) With(kv ...any) cmtlog.Logger {
-	return cometLog{log: l.log.With(plain(kv)...), failed: l.failed}
+	return cometLog{log: l.log.With(plain(kv)...), failed: l.failed, ending: l.ending}
 }
 
 func (l cometLog) write(level slog.Level, msg string, kv []any) {

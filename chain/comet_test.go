@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mrand "math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -48,11 +49,17 @@ func TestCometNet(t *testing.T) {
 		}
 	}
 
-	for round := range int64(3) {
-		at := nodes[0].Status().Height + 2 + round
-		fourth.reach(t, at)
+	for range 3 {
+		fourth.reach(t, nodes[0].Status().Height+2)
+		after := mrand.N(300 * time.Millisecond) // anywhere in a block or two
+		t.Logf("kill %v after height %d", after, nodes[0].Status().Height)
+		kill := time.AfterFunc(after, func() { _ = fourth.cmd.Process.Kill() })
+		for ok := true; ok; {
+			_, _, ok = fourth.block()
+		}
+		kill.Stop()
 		fourth.kill()
-		reach(t, nodes[0], at+3) // blocks go on with three of four
+		reach(t, nodes[0], nodes[0].Status().Height+3) // blocks go on with three of four
 		fourth = n.spawn(t, 3)
 	}
 	at := nodes[0].Status().Height + 2
@@ -60,16 +67,15 @@ func TestCometNet(t *testing.T) {
 		t.Errorf("block %d of the killed node is %s, of the others %s", at, got, want)
 	}
 
-	nodes[1].stop(t)
-	stopped := nodes[1].Status().Height
-	if s := nodes[1].Status(); s.Stopped == "" {
-		t.Errorf("status after Close: %+v, want a reason in Stopped", s)
-	}
-	at = stopped + 4
-	want := agree(t, at, nodes[0], nodes[2])
-	nodes[1] = run(t, n.config(t, 1))
-	if b := reach(t, nodes[1], at); b.Hash != want {
-		t.Errorf("after its restart block %d is %x, want %x", at, b.Hash, want)
+	fourth.stop(t)
+	at = nodes[0].Status().Height + 4
+	want := agree(t, at, nodes...)
+	fourth = n.spawn(t, 3)
+	for got := ""; got != fmt.Sprintf("%x", want); {
+		h, hash, ok := fourth.block()
+		if got = hash; !ok || h > at {
+			t.Fatalf("after its restart the fourth has block %s at %d, want %x at %d", hash, h, want, at)
+		}
 	}
 
 	late := run(t, n.config(t, 4))
@@ -80,6 +86,10 @@ func TestCometNet(t *testing.T) {
 	}
 	if b := reach(t, late, 1); b.Height != 1 {
 		t.Errorf("first block of the newcomer is %d, want 1", b.Height)
+	}
+	nodes[1].stop(t)
+	if s := nodes[1].Status(); s.Stopped == "" {
+		t.Errorf("status after Close: %+v, want a reason in Stopped", s)
 	}
 }
 
@@ -191,6 +201,83 @@ func TestCometPanicEndsRun(t *testing.T) {
 	}
 }
 
+// CometBFT ends the process at each of its own crash points in turn, between
+// any two of its writes and ours. Nothing that was committed may change, and the
+// chain goes on.
+func TestCometCrashPoints(t *testing.T) {
+	n := newCometNet(t, 1, 0)
+	n.genesis.Params.BlockTime = 20
+	hashes := map[int64]string{}
+	note := func(h int64, hash string) {
+		if was, ok := hashes[h]; ok && was != hash {
+			t.Fatalf("block %d was %s, is %s after a crash", h, was, hash)
+		}
+		hashes[h] = hash
+	}
+	for point := range 14 { // one block has ten
+		p := n.spawn(t, 0, fmt.Sprintf("FAIL_TEST_INDEX=%d", point))
+		for {
+			h, hash, ok := p.block()
+			if !ok {
+				break
+			}
+			note(h, hash)
+		}
+		if p.cmd.Wait(); p.cmd.ProcessState.ExitCode() != 1 {
+			t.Fatalf("crash point %d: the process ended as %v", point, p.cmd.ProcessState)
+		}
+	}
+	node := run(t, n.config(t, 0))
+	last := node.Status().Height + 3
+	if len(hashes) < 5 {
+		t.Errorf("only %d blocks were committed between crashes", len(hashes))
+	}
+	for h := int64(1); h <= last; h++ {
+		note(h, fmt.Sprintf("%x", reach(t, node, h).Hash))
+	}
+}
+
+// The state comes back from the blocks, the blocks do not from the state.
+func TestCometHalfAHome(t *testing.T) {
+	n := newCometNet(t, 1, 1)
+	node := run(t, n.config(t, 0))
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	res, err := node.Submit(ctx, send(n.places[1].account, coin.LODE))
+	must(t, err)
+	want := reach(t, node, res.Height+2)
+	node.stop(t)
+
+	must(t, os.RemoveAll(filepath.Join(n.places[0].Home, "state")))
+	node = run(t, n.config(t, 0))
+	if b := reach(t, node, want.Height); b.Hash != want.Hash {
+		t.Errorf("replayed block %d is %x, was %x", want.Height, b.Hash, want.Hash)
+	}
+	if r, ok := node.View().Tx(res.Hash); !ok || r != res {
+		t.Errorf("replayed transaction: %+v, was %+v", r, res)
+	}
+	node.stop(t)
+
+	must(t, os.RemoveAll(filepath.Join(n.places[0].Home, "comet", "data")))
+	if _, err := chain.NewComet(n.config(t, 0)); err == nil || !strings.Contains(err.Error(), "were lost") {
+		t.Errorf("state without blocks: %v, want an error that says so", err)
+	}
+}
+
+// The port was free when the node was built, and is not when it runs.
+func TestCometPortTaken(t *testing.T) {
+	n := newCometNet(t, 1, 0)
+	node, err := chain.NewComet(n.config(t, 0))
+	must(t, err)
+	defer node.Close()
+	l, err := net.Listen("tcp", n.places[0].Listen)
+	must(t, err)
+	defer l.Close()
+	if err := node.Run(context.Background()); err == nil || !strings.Contains(err.Error(), n.places[0].Listen) {
+		t.Errorf("run: %v, want an error that names %s", err, n.places[0].Listen)
+	}
+}
+
 // told is a log handler that hands on each message.
 type told struct {
 	slog.Handler
@@ -230,14 +317,14 @@ func TestCometStall(t *testing.T) {
 	h := told{slog.DiscardHandler, make(chan string, 1000)}
 	c := n.config(t, 0)
 	c.Stall, c.Logger = 1500*time.Millisecond, slog.New(h)
-	one, two := run(t, c), run(t, n.config(t, 1))
-	agree(t, 2, one, two)
-	two.stop(t)
+	one, two := run(t, c), n.spawn(t, 1)
+	two.reach(t, 2)
+	two.kill()
 	h.await(t, "no blocks come")
 	if s := one.Status(); !strings.Contains(s.Stopped, "two thirds") {
 		t.Errorf("status %+v, want the reason in Stopped", s)
 	}
-	run(t, n.config(t, 1))
+	n.spawn(t, 1)
 	h.await(t, "blocks come again")
 	if s := one.Status(); s.Stopped != "" {
 		t.Errorf("status %+v, want nothing in Stopped", s)

@@ -28,7 +28,7 @@ func (t *Comet) Status() Status {
 
 // votes reports whether our key is in the set that decides height.
 func (t *Comet) votes(height int64) bool {
-	set, err := t.states.LoadValidators(height)
+	set, err := t.sets.LoadValidatorsFast(height)
 	return err == nil && set.HasAddress(t.voter.Key.Address)
 }
 
