@@ -299,10 +299,7 @@ func TestATruncatedResponseIsAnError(t *testing.T) {
 	for name, x := range map[string]*askedOf{"refused": {from: load(t)}, "stalled": {}} {
 		for _, q := range []string{"", "?format=car"} {
 			t.Run(name+q, func(t *testing.T) {
-				srv := gateway.NewServer(handler(t, gateway.Config{Store: load(t, "missing-block"), Exchange: x, Deadline: 300 * time.Millisecond}))
-				ts := httptest.NewUnstartedServer(nil)
-				ts.Config = srv
-				ts.Start()
+				ts := httptest.NewServer(handler(t, gateway.Config{Store: load(t, "missing-block"), Exchange: x, Deadline: 300 * time.Millisecond}))
 				defer ts.Close()
 				resp, err := http.Get(ts.URL + gap + q)
 				if err != nil {
