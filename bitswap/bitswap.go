@@ -21,13 +21,11 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/ipfs/boxo/bitswap/client"
-	bsmsg "github.com/ipfs/boxo/bitswap/message"
 	"github.com/ipfs/boxo/bitswap/network"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/bitswap/server"
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/boxo/exchange"
-	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -325,98 +323,4 @@ func (e *Exchange) act() {
 		default:
 		}
 	}
-}
-
-// ReceiveMessage takes what a peer sent: our fetches first, then boxo's client
-// if it has any, then the server.
-func (e *Exchange) ReceiveMessage(ctx context.Context, from peer.ID, msg bsmsg.BitSwapMessage) {
-	e.mu.Lock()
-	if e.closed {
-		e.mu.Unlock()
-		return
-	}
-	stock := e.cfg.Strategy != Enforce || e.stock.Load() > 0
-	var wanted []blocks.Block
-	if e.cfg.Strategy == Enforce {
-		wanted = e.receive(from, msg)
-	}
-	e.mu.Unlock()
-	if len(wanted) > 0 {
-		e.server.ReceivedBlocks(from, wanted)
-	}
-	if stock {
-		e.client.ReceiveMessage(ctx, from, msg)
-	}
-	e.server.ReceiveMessage(ctx, from, msg)
-}
-
-// receive takes blocks and DONT_HAVEs, and returns the blocks that were wanted.
-// The caller holds mu.
-func (e *Exchange) receive(from peer.ID, msg bsmsg.BitSwapMessage) []blocks.Block {
-	var wanted []blocks.Block
-	for _, b := range msg.Blocks() {
-		if e.arrived(from, b) {
-			wanted = append(wanted, b)
-		}
-	}
-	if not := msg.DontHaves(); len(not) > 0 {
-		e.sched.dontHave(e.now(), from, not...)
-	}
-	e.act()
-	return wanted
-}
-
-// PeerConnected is called by the wire.
-func (e *Exchange) PeerConnected(p peer.ID) {
-	e.client.PeerConnected(p)
-	e.server.PeerConnected(p)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.sched.connected(e.now(), p)
-	e.act()
-}
-
-// PeerDisconnected is called by the wire, also for peers that do not answer.
-func (e *Exchange) PeerDisconnected(p peer.ID) {
-	e.client.PeerDisconnected(p)
-	e.server.PeerDisconnected(p)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.sched.gone(e.now(), p)
-	if o := e.outs[p]; o != nil && !o.running {
-		delete(e.outs, p)
-	}
-	e.act()
-}
-
-// ReceiveError is called by the wire for streams that broke.
-func (e *Exchange) ReceiveError(err error) { e.log.Debug("bitswap stream broke", "err", err) }
-
-// NotifyNewBlocks tells that blocks are in the store now: it serves peers that
-// wait for them, and fetches of our own.
-func (e *Exchange) NotifyNewBlocks(ctx context.Context, bs ...blocks.Block) error {
-	e.mu.Lock()
-	if e.closed {
-		e.mu.Unlock()
-		return ErrClosed
-	}
-	for _, b := range bs {
-		c := b.Cid()
-		if reqs := e.waiting[c]; len(reqs) > 0 {
-			delete(e.waiting, c)
-			e.sched.drop(e.now(), c)
-			for _, r := range reqs {
-				r.rec.local()
-				e.deliver(r, b)
-			}
-		}
-	}
-	e.act()
-	e.mu.Unlock()
-	if e.cfg.Strategy != Enforce || e.stock.Load() > 0 {
-		if err := e.client.NotifyNewBlocks(ctx, bs...); err != nil {
-			return fmt.Errorf("bitswap: notify: %w", err)
-		}
-	}
-	return e.server.NotifyNewBlocks(ctx, bs...)
 }

@@ -14,13 +14,15 @@ import (
 	"github.com/lode-node/lode/credit"
 )
 
-// newClient returns boxo's client on our wire. It asks routing at once: we turn
-// to it only when the chain knows nobody, or holders fail.
+// newClient returns boxo's client on our wire, as it comes unless it is the
+// fallback. Then it asks routing at once: we turn to it only when the chain knows
+// nobody, or holders fail.
 func (e *Exchange) newClient() *client.Client {
-	return client.New(e.ctx, e.net, e.cfg.Routing, e.cfg.Blocks,
-		client.ProviderSearchDelay(time.Millisecond),
-		client.WithoutDuplicatedBlockStats(),
-		client.WithTraceBlock(true))
+	opts := []client.Option{client.WithoutDuplicatedBlockStats(), client.WithTraceBlock(true)}
+	if e.cfg.Strategy == Enforce {
+		opts = append(opts, client.ProviderSearchDelay(time.Millisecond))
+	}
+	return client.New(e.ctx, e.net, e.cfg.Routing, e.cfg.Blocks, opts...)
 }
 
 // fallBack asks boxo's client for orphans, on behalf of all who wait for them.

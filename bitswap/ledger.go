@@ -30,6 +30,8 @@ type ledger struct {
 	wake   chan struct{}
 	done   chan struct{} // closed when the writer has ended
 
+	order sync.Mutex // held while a batch goes to disk, so that an older entry never follows a newer
+
 	mu     sync.Mutex // guards the fields below
 	cache  *simplelru.LRU[peer.ID, credit.Entry]
 	dirty  map[peer.ID]credit.Entry // applied and not yet on disk
@@ -145,8 +147,11 @@ func (l *ledger) write() {
 	}
 }
 
-// flush puts what is dirty on disk, synced.
+// flush puts what is dirty on disk, synced. When it returns, so is what any
+// earlier flush had taken up.
 func (l *ledger) flush() {
+	l.order.Lock()
+	defer l.order.Unlock()
 	l.mu.Lock()
 	l.saving, l.dirty = l.dirty, map[peer.ID]credit.Entry{}
 	batch := l.saving

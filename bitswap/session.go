@@ -255,39 +255,6 @@ func (s *session) rootOf(ctx context.Context, c cid.Cid) cid.Cid {
 	return root
 }
 
-// arrived takes a block from a peer and reports whether it was wanted. The
-// caller holds mu and calls act.
-func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
-	c, size := b.Cid(), uint64(len(b.RawData()))
-	reqs := e.waiting[c]
-	if len(reqs) == 0 {
-		e.noteExtra(from, c, size)
-		return false
-	}
-	delete(e.waiting, c)
-	root := cid.Undef
-	if w := e.sched.wants[c]; w != nil {
-		root = w.f.root
-	}
-	_, asked := e.sched.block(e.now(), from, c, size)
-	path := pathHolders
-	if !asked {
-		path = pathFallback
-		e.ledger.apply(from, credit0(size, e.now()))
-	}
-	if root.Defined() {
-		e.index.Add(string(c.Hash()), root)
-	}
-	e.m.received(path, size)
-	for _, r := range reqs {
-		if first := r.rec.got(from, path, size); first > 0 {
-			e.m.first.Observe(first.Seconds())
-		}
-		e.deliver(r, b)
-	}
-	return true
-}
-
 // deliver hands b to r, which has room for it. The caller holds mu.
 func (e *Exchange) deliver(r *request, b blocks.Block) {
 	if _, ok := r.left[b.Cid()]; !ok || r.done {
