@@ -26,6 +26,10 @@ func (s *state) endEra() []abci.ValidatorUpdate { return nil }
 // this one, before all else in each block (spec §4.4, §4.5).
 func (s *state) signed(proposer []byte, commit abci.CommitInfo, faults []abci.Misbehavior) {}
 
+// worked books workload that an accepted report brought to owner in this slot,
+// in bytes (spec §3.7).
+func (s *state) worked(owner peer.ID, bytes uint64) {}
+
 // dueUnlock frees what is unbonded (spec §4.2).
 func (s *state) dueUnlock() {}
 

@@ -1,31 +1,254 @@
 package chain
 
 import (
+	"bytes"
+	"fmt"
+	"iter"
+
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/mpow"
 )
 
-// nodes is what the chain keeps of each prover (spec §3.4).
-var nodes = table[peer.ID, mpow.Node]{keyNode, whoKey}
+var (
+	// nodes is what the chain keeps of each prover (spec §3.4).
+	nodes = table[peer.ID, mpow.Node]{keyNode, whoKey}
+	// enclaves says whose an enclave key is: nobody else's (spec §3.2).
+	enclaves = table[string, peer.ID]{keyWork + "k/", wordKey}
+	// simBonds is what simulated registrations lock, each until it lapses
+	// (spec §2.2).
+	simBonds = table[peer.ID, coin.Amount]{keyWork + "b/", whoKey}
+	// lapses holds each node with a bond at the first height at which its
+	// registration no longer reports.
+	lapses = newQueue('l', whoKey)
+)
 
 // work runs one message of package mpow (spec §3).
-func (s *state) work(sender peer.ID, m *mpow.Msg) error { return notBuilt("§3") }
+func (s *state) work(sender peer.ID, m *mpow.Msg) error {
+	if err := m.Check(); err != nil {
+		return refuse(CodeEncoding, "%v", err)
+	}
+	if err := m.Built(); err != nil {
+		return err
+	}
+	if m.Register != nil {
+		return s.register(sender, *m.Register)
+	}
+	return s.report(sender, *m.Report)
+}
+
+// workContext is what the rules of mpow know of this block.
+func (s *state) workContext() mpow.Context {
+	seed, _ := s.seed(s.slot())
+	return mpow.Context{ChainID: s.chain.ChainID, Height: s.height, Slot: s.slot(), Seed: seed}
+}
+
+// register admits or renews the sender's enclave (spec §3.2).
+func (s *state) register(sender peer.ID, r mpow.Register) error {
+	now := s.workContext()
+	now.Hash, _ = s.blockHash(r.Height)
+	now.KeyOwner = mpow.Account(enclaves.must(s, string(r.Key)))
+	old, known := nodes.get(s, sender)
+	var prev *mpow.Node
+	if known {
+		prev = &old
+	}
+	n, err := s.params.Mpow.Admit(prev, mpow.Account(sender), r, now)
+	if err != nil {
+		return fmt.Errorf("node %v: %w", sender, err)
+	}
+	if err := s.lockSimBond(sender, n); err != nil {
+		return err
+	}
+	if known {
+		lapses.drop(s, s.lapse(old), sender)
+		if !bytes.Equal(old.Key, n.Key) {
+			enclaves.del(s, string(old.Key))
+		}
+	}
+	if simBonds.has(s, sender) {
+		lapses.push(s, s.lapse(n), sender)
+	}
+	enclaves.set(s, string(n.Key), sender)
+	nodes.set(s, sender, n)
+	s.reported(old, n)
+	s.emit(Event{Kind: "registered", Who: peer.ID(n.Owner()), Node: sender, Why: n.Kind.String()})
+	return nil
+}
+
+// lapse returns the first height at which a registration no longer reports.
+func (s *state) lapse(n mpow.Node) int64 {
+	return s.params.Start(n.AttestedUntil + mpow.Slot(s.params.Mpow.GraceSlots) + 1)
+}
+
+// lockSimBond takes the bond of a simulated registration, unless it is locked;
+// hardware gets it back (spec §2.2).
+func (s *state) lockSimBond(node peer.ID, n mpow.Node) error {
+	_, locked := simBonds.get(s, node)
+	switch {
+	case n.Kind == mpow.KindSimulated && !locked && s.params.SimBond > 0:
+		if err := s.hold(node, potDeposits, s.params.SimBond); err != nil {
+			return fmt.Errorf("node %v: a simulated registration locks %v: %w", node, s.params.SimBond, err)
+		}
+		simBonds.set(s, node, s.params.SimBond)
+	case n.Kind != mpow.KindSimulated && locked:
+		s.freeSimBond(node)
+	}
+	return nil
+}
+
+func (s *state) freeSimBond(node peer.ID) {
+	s.release(potDeposits, node, simBonds.must(s, node))
+	simBonds.del(s, node)
+}
+
+// closeSlotWork frees the bonds of registrations that have lapsed. It runs at
+// the first block of slot s.slot(), after the era change and before messages
+// (spec §1.8); workload needs no closing (spec §3.7).
+func (s *state) closeSlotWork() {
+	lapses.due(s, s.params.Batch, func(node peer.ID) {
+		s.freeSimBond(node)
+		s.emit(Event{Kind: "lapsed", Node: node})
+	})
+}
+
+// report checks what the sender's enclave says of this slot, and tells the
+// market and the stake limit what follows (spec §3.5, §3.6, §3.7).
+func (s *state) report(sender peer.ID, signed mpow.Signed) error {
+	old, ok := nodes.get(s, sender)
+	if !ok {
+		return refuse(CodeAbsent, "report of %v: not a registered node; register first", sender)
+	}
+	n, c, err := s.params.Mpow.Accept(old, signed, s.workContext())
+	if err != nil {
+		return fmt.Errorf("node %v: %w", sender, err)
+	}
+	if c.Repeated {
+		return nil
+	}
+	nodes.set(s, sender, n)
+	s.reported(old, n)
+	for _, f := range c.Dropped {
+		s.unprove(sender, f.Root, "dropped by a report")
+	}
+	for _, list := range [][]mpow.File{c.Added, c.Listed} {
+		for _, f := range list {
+			s.prove(sender, f)
+		}
+	}
+	e := Event{Kind: "reported", Who: peer.ID(n.Owner()), Node: sender}
+	if c.Missed > 0 {
+		e.Why = fmt.Sprintf("%d slots missed, punished until slot %d", c.Missed, n.PunishedUntil)
+	}
+	if c.Counted {
+		e.Bytes = nodes.must(s, sender).Workload() // with what the market has added since
+		s.worked(e.Who, e.Bytes)
+	}
+	s.emit(e)
+	return nil
+}
 
 // reportSlot returns the slot that a report names; false for any other message
 // and for nil (spec §2.2).
-func reportSlot(m *mpow.Msg) (mpow.Slot, bool) { return 0, false }
+func reportSlot(m *mpow.Msg) (mpow.Slot, bool) {
+	if m == nil || m.Report == nil {
+		return 0, false
+	}
+	r, err := m.Report.Report()
+	return r.Slot, err == nil
+}
 
 // workLoad returns what m costs beyond its bytes: signatures or quotes to verify
 // inside it, and file entries (spec §2.2).
-func workLoad(m *mpow.Msg) (verifies, entries uint64) { return 0, 0 }
+func workLoad(m *mpow.Msg) (verifies, entries uint64) {
+	switch {
+	case m == nil:
+	case m.Register != nil && m.Register.Kind == mpow.KindSimulated:
+		return 1, 0
+	case m.Register != nil:
+		return quoteVerifies, 0
+	case m.Report != nil:
+		r, err := m.Report.Report()
+		if err != nil {
+			return 1, 0
+		}
+		return 1, uint64(len(r.Added) + len(r.Dropped) + len(r.Listed))
+	}
+	return 0, 0
+}
 
 // isNode reports whether who is registered (spec §3.4).
 func (s *state) isNode(who peer.ID) bool { return nodes.has(s, who) }
 
-// closeSlotWork runs at the first block of slot s.slot(), after the era change
-// and before messages (spec §1.8, §3.7).
-func (s *state) closeSlotWork() {}
-
 // checkWork returns the first breach of spec §9.3 and §9.4 among nodes.
-func checkWork(s source) error { return nil }
+func checkWork(s source) error {
+	var err error
+	var bonds coin.Amount
+	fail := func(format string, args ...any) bool {
+		err = fmt.Errorf(format, args...)
+		return false
+	}
+	nodes.each(s, func(id peer.ID, n mpow.Node) bool {
+		var ordered uint64
+		replicas.under(s, whoKey.put(nil, id), func(_ both[peer.ID, cid.Cid], r replica) bool {
+			if r.Generation == n.Generation {
+				ordered += r.Size
+			}
+			return true
+		})
+		switch {
+		case peer.ID(n.Account) != id:
+			return fail("node %v stands at %v (spec §9.4)", n.Account, id)
+		case n.FilesRoot != n.Files.Digest():
+			return fail("files root of %v is not its files' (spec §9.3)", id)
+		case ordered > n.FileBytes || n.FileBytes > n.Power:
+			return fail("node %v: %d bytes of replicas, %d of files, power %d (spec §9.3)", id, ordered, n.FileBytes, n.Power)
+		case enclaves.must(s, string(n.Key)) != id:
+			return fail("enclave key of %v is of %v (spec §9.4)", id, enclaves.must(s, string(n.Key)))
+		}
+		return true
+	})
+	simBonds.each(s, func(id peer.ID, x coin.Amount) bool {
+		bonds = mustAdd(bonds, x)
+		if !nodes.has(s, id) && err == nil {
+			err = fmt.Errorf("bond of %v has no node (spec §9.6)", id)
+		}
+		return true
+	})
+	if pot := potTable.must(s, string(potDeposits)); err == nil && bonds != pot {
+		err = fmt.Errorf("registrations lock %v, their pot holds %v (spec §9.1)", bonds, pot)
+	}
+	return err
+}
+
+// Node returns what the chain keeps of a registered prover (spec §3.4).
+func (v *View) Node(id peer.ID) (mpow.Node, bool) { return nodes.get(v.source, id) }
+
+// Nodes yields all registered provers, by account.
+func (v *View) Nodes() iter.Seq[mpow.Node] {
+	return func(yield func(mpow.Node) bool) {
+		nodes.each(v.source, func(_ peer.ID, n mpow.Node) bool { return yield(n) })
+	}
+}
+
+// A Replica is a file with an order that a node's enclave proved (spec §3.5).
+type Replica struct {
+	Root  cid.Cid   `json:"root"`
+	Size  uint64    `json:"size"`  // bytes
+	Since mpow.Slot `json:"since"` // in which the chain accepted it
+	Owner peer.ID   `json:"owner"`
+	Dead  bool      `json:"dead,omitempty"` // of another generation of the node (spec §3.10)
+}
+
+// Replicas returns what a node is listed for, by root.
+func (v *View) Replicas(node peer.ID) []Replica {
+	generation := nodes.must(v.source, node).Generation
+	out := []Replica{}
+	replicas.under(v.source, whoKey.put(nil, node), func(k both[peer.ID, cid.Cid], r replica) bool {
+		out = append(out, Replica{Root: k.B, Size: r.Size, Since: r.Since, Owner: r.Owner, Dead: r.Generation != generation})
+		return true
+	})
+	return out
+}
