@@ -20,7 +20,11 @@ type announced struct {
 	Slot  mpow.Slot `cbor:"2,keyasint"`
 }
 
-var announcements = table[peer.ID, announced]{keyAnnounce, whoKey}
+var (
+	announcements = table[peer.ID, announced]{keyAnnounce, whoKey}
+	// stale holds each announcement at the height at which it is looked at again.
+	stale = newQueue('a', whoKey)
+)
 
 // announce keeps the sender's addresses (spec §2.5).
 func (s *state) announce(sender peer.ID, m Announce) error {
@@ -45,6 +49,24 @@ func (s *state) announce(sender peer.ID, m Announce) error {
 			return refuse(CodeRefused, "announce by %v: %v is not a public address", sender, a)
 		}
 	}
+	if !announcements.has(s, sender) {
+		stale.push(s, s.nextLook(), sender)
+	}
 	announcements.set(s, sender, announced{Addrs: m.Addrs, Slot: s.slot()})
 	return nil
+}
+
+// nextLook is one era on.
+func (s *state) nextLook() int64 { return s.height + s.params.EraSlots*s.params.Mpow.SlotBlocks }
+
+// dueAnnouncements drops the records of those who are no longer entitled to one,
+// within an era of the loss (spec §2.5).
+func (s *state) dueAnnouncements() {
+	stale.due(s, s.params.Batch, func(who peer.ID) {
+		if s.isNode(who) || s.hasPending(who) {
+			stale.push(s, s.nextLook(), who)
+			return
+		}
+		announcements.del(s, who)
+	})
 }

@@ -47,6 +47,7 @@ func (s *state) run(r *abci.RequestFinalizeBlock) ([]TxResult, []abci.ValidatorU
 	s.duePending()
 	s.dueUnlock()
 	s.duePower()
+	s.dueAnnouncements()
 	results := make([]TxResult, 0, len(r.Txs))
 	for _, tx := range r.Txs {
 		results = append(results, s.exec(tx))
