@@ -231,7 +231,7 @@ type DevConfig struct {
 	Time       time.Time          // zero: now, to the second
 	Params     *Params            // nil: the preset of class dev
 	Validators []GenesisValidator // those with a bond of zero all get Bond
-	Bond       coin.Amount        // grains; zero: 1000 LODE
+	Bond       coin.Amount        // grains; zero: 1,000,000, a fifteenth of what 16 MiB of workload carry (spec §4.1)
 	Users      []peer.ID          // each gets Funds, as each validator does
 	Funds      coin.Amount        // grains; zero: 1,000,000 LODE
 	Bootstrap  []Bootstrap
@@ -243,7 +243,7 @@ func DevGenesis(c DevConfig) (Genesis, error) {
 		c.Time = time.Now().UTC().Truncate(time.Second)
 	}
 	if c.Bond == 0 {
-		c.Bond = 1000 * coin.LODE
+		c.Bond = 1_000_000
 	}
 	if c.Funds == 0 {
 		c.Funds = 1_000_000 * coin.LODE
@@ -256,6 +256,10 @@ func DevGenesis(c DevConfig) (Genesis, error) {
 		c.Params = &p
 	}
 	g := Genesis{ChainID: c.ChainID, Class: ClassDev, Time: c.Time, Params: *c.Params, Bootstrap: c.Bootstrap}
+	// A set that shrinks at once by a third or more is no set to go on with: a
+	// devnet's nodes miss slots together, when their machine is busy (spec §4.3).
+	n := uint64(len(c.Validators))
+	g.Params.Stake.MinValidators = max(g.Params.Stake.MinValidators, n-(max(n, 1)-1)/3)
 	funded := map[peer.ID]bool{}
 	fund := func(id peer.ID) {
 		if !funded[id] {
@@ -274,15 +278,6 @@ func DevGenesis(c DevConfig) (Genesis, error) {
 		fund(id)
 	}
 	return g, g.Validate()
-}
-
-// validatorUpdates is the first set as CometBFT takes it.
-func (g Genesis) validatorUpdates() []abci.ValidatorUpdate {
-	out := make([]abci.ValidatorUpdate, 0, len(g.Validators))
-	for _, v := range g.Validators {
-		out = append(out, abci.Ed25519ValidatorUpdate(v.ConsensusKey, int64(max(1, v.Bond/g.Params.Stake.PowerUnit))))
-	}
-	return out
 }
 
 // An identity is what never changes of a chain, and what signatures name.

@@ -76,7 +76,7 @@ func NewSolo(c SoloConfig) (*Solo, error) {
 		app: app, own: own, interval: c.Interval,
 		waiting: map[[32]byte]chan TxResult{}, powers: map[string]int64{},
 	}}
-	s.update(app.genesis.validatorUpdates())
+	s.update(validatorSet(app.View().source)) // as CometBFT remembers it
 	if app.View().Height() == 0 {
 		r, err := app.InitChain(context.Background(), &abci.RequestInitChain{ChainId: app.genesis.ChainID, Time: app.genesis.Time})
 		if err != nil {

@@ -1,38 +1,210 @@
 package chain
 
 import (
-	abci "github.com/cometbft/cometbft/abci/types"
+	"github.com/cometbft/cometbft/crypto/ed25519"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/chain/gpos"
 	"github.com/lode-node/lode/coin"
 )
 
+// What is kept of stake, below keyStake and keyEra; the letter behind the prefix
+// tells the tables apart.
+var (
+	stakes = table[peer.ID, gpos.Stake]{keyStake + "b", whoKey}
+	// consKeys maps the address by which CometBFT names a validator to who it is.
+	consKeys = table[string, consKey]{keyStake + "c", wordKey}
+	// workOf gathers each owner's workload for the limit, workAll that of all.
+	workOf  = table[peer.ID, gpos.Work]{keyStake + "w", whoKey}
+	workAll = table[string, gpos.Work]{keyStake + "t", wordKey}
+)
+
+// all is the one key of tables that hold one record.
+const all = "all"
+
+// A consKey says whose a consensus address is. It outlives its use by
+// UnbondEras, so that evidence still finds the culprit (spec §4.2).
+type consKey struct {
+	Account peer.ID  `cbor:"1,keyasint"`
+	Era     gpos.Era `cbor:"2,keyasint"` // of its last use
+	Key     []byte   `cbor:"3,keyasint"`
+}
+
 // stake runs one message of package gpos (spec §4).
-func (s *state) stake(sender peer.ID, m *gpos.Msg) error { return notBuilt("§4") }
+func (s *state) stake(sender peer.ID, m *gpos.Msg) error {
+	if err := m.Check(); err != nil {
+		return refuse(CodeEncoding, "%v", err)
+	}
+	p, own, now := s.params.Stake, stakes.must(s, sender), s.era()
+	switch {
+	case m.Bond != nil:
+		next, err := p.Bond(own, m.Bond.Amount)
+		return s.bond(sender, next, m.Bond.Amount, err)
+	case m.BondExtra != nil:
+		next, err := p.BondExtra(own, m.BondExtra.Amount)
+		return s.bond(sender, next, m.BondExtra.Amount, err)
+	case m.Unbond != nil:
+		next, err := p.Unbond(own, m.Unbond.Amount, now)
+		return s.setStakeIf(sender, next, err)
+	case m.Rebond != nil:
+		next, err := p.Rebond(own, m.Rebond.Amount)
+		return s.setStakeIf(sender, next, err)
+	case m.Withdraw != nil:
+		return s.withdraw(sender, own)
+	case m.Validate != nil:
+		return s.validate(sender, own, *m.Validate)
+	case m.Guarantee != nil:
+		return s.guarantee(sender, own, *m.Guarantee)
+	case m.CutGuarantee != nil:
+		target := stakes.must(s, m.CutGuarantee.Target)
+		g, t, took, err := p.CutGuarantee(own, target, *m.CutGuarantee)
+		if err != nil {
+			return err
+		}
+		s.setStake(sender, g)
+		s.setStake(m.CutGuarantee.Target, t)
+		s.emit(Event{Kind: "guarantee_cut", Who: sender, Node: m.CutGuarantee.Target, Amount: took})
+		return nil
+	case m.Chill != nil:
+		next, dropped, err := p.Chill(own)
+		if err != nil {
+			return err
+		}
+		s.setStake(sender, next)
+		s.unback(dropped)
+		s.emit(Event{Kind: "chilled", Who: sender})
+		return nil
+	case m.Payout != nil:
+		return s.payout(m.Payout.Account, m.Payout.Era)
+	}
+	next, err := p.Unjail(own, now)
+	return s.setStakeIf(sender, next, err)
+}
 
-// bondGenesis makes the first validators of g, whose bonds are already in the
-// pot of bonds, and returns their powers (spec §4.3).
-func (s *state) bondGenesis(g Genesis) []abci.ValidatorUpdate { return g.validatorUpdates() }
+// setStake keeps st, or nothing if it says nothing (spec §9.6).
+func (s *state) setStake(who peer.ID, st gpos.Stake) {
+	if st.Empty() {
+		stakes.del(s, who)
+		return
+	}
+	stakes.set(s, who, st)
+}
 
-// startEra runs at the first block of an era, before all else (spec §1.8).
-func (s *state) startEra() {}
+func (s *state) setStakeIf(who peer.ID, st gpos.Stake, err error) error {
+	if err == nil {
+		s.setStake(who, st)
+	}
+	return err
+}
 
-// endEra runs at the last block of an era, after messages: the election. It
-// returns what changes in the validator set (spec §4.3).
-func (s *state) endEra() []abci.ValidatorUpdate { return nil }
+// unback takes edges out of the backing of the accounts they name.
+func (s *state) unback(edges []gpos.Edge) {
+	for _, e := range edges {
+		s.setStake(e.Account, stakes.must(s, e.Account).Unback(e.Amount))
+	}
+}
 
-// signed books the commit of the last block and the misbehaviour that came with
-// this one, before all else in each block (spec §4.4, §4.5).
-func (s *state) signed(proposer []byte, commit abci.CommitInfo, faults []abci.Misbehavior) {}
+// bond keeps next, if the rule gave it, and takes amount for it.
+func (s *state) bond(sender peer.ID, next gpos.Stake, amount coin.Amount, err error) error {
+	if err != nil {
+		return err
+	}
+	if err := s.hold(sender, potBonds, amount); err != nil {
+		return err
+	}
+	s.setStake(sender, next)
+	s.emit(Event{Kind: "bonded", Who: sender, Amount: amount})
+	return nil
+}
+
+func (s *state) withdraw(sender peer.ID, own gpos.Stake) error {
+	next, out, err := s.params.Stake.Withdraw(own, s.era(), s.heldInKept(sender))
+	if err != nil {
+		return err
+	}
+	s.setStake(sender, next)
+	s.release(potBonds, sender, out)
+	s.emit(Event{Kind: "withdrawn", Who: sender, Amount: out})
+	return nil
+}
+
+// heldInKept returns the grains of who that stand in a kept exposure of this
+// era: these may have to be slashed, so they stay (spec §4.3).
+func (s *state) heldInKept(who peer.ID) coin.Amount {
+	held := coin.Amount(0)
+	era := uint64(s.era())
+	for _, m := range s.members() {
+		head, ok := exposures.get(s, both[uint64, peer.ID]{era, m.Account})
+		if !ok || !head.Kept {
+			continue
+		}
+		if m.Account == who {
+			held = mustAdd(held, head.Own)
+		}
+		held = mustAdd(held, guarantors.must(s, guarantorKey(era, m.Account, who)))
+	}
+	return held
+}
+
+// validate makes the sender a candidate. A consensus key has one owner for as
+// long as evidence may name it (spec §4.2).
+func (s *state) validate(sender peer.ID, own gpos.Stake, m gpos.Validate) error {
+	next, dropped, err := s.params.Stake.Validate(own, m, s.chain.ChainID, sender, verifyConsensus)
+	if err != nil {
+		return err
+	}
+	address := gpos.Address(m.Key)
+	if k, ok := consKeys.get(s, string(address[:])); ok && k.Account != sender {
+		return refuse(CodeRefused, "validate: consensus key %x belongs to %v: make another", m.Key, k.Account)
+	}
+	consKeys.set(s, string(address[:]), consKey{sender, s.era(), m.Key})
+	s.setStake(sender, next)
+	s.unback(dropped)
+	// Who lowers what guarantors get pays them all of this era: they could not
+	// leave before it ends (Crust study §3.3).
+	k := both[uint64, peer.ID]{uint64(s.era()), sender}
+	if head, ok := exposures.get(s, k); ok && m.Fee < head.Fee {
+		head.Fee = 1_000_000
+		exposures.set(s, k, head)
+	}
+	s.emit(Event{Kind: "candidate", Who: sender})
+	return nil
+}
+
+// verifyConsensus is the chain's one rule of ed25519 (spec §2.3).
+func verifyConsensus(key, msg, sig []byte) bool { return ed25519.PubKey(key).VerifySignature(msg, sig) }
+
+func (s *state) guarantee(sender peer.ID, own gpos.Stake, m gpos.Guarantee) error {
+	target := stakes.must(s, m.Target)
+	g, t, took, err := s.params.Stake.Guarantee(own, target, sender, m, s.limitOf(m.Target))
+	if err != nil {
+		return err
+	}
+	s.setStake(sender, g)
+	s.setStake(m.Target, t)
+	s.emit(Event{Kind: "guaranteed", Who: sender, Node: m.Target, Amount: took})
+	return nil
+}
 
 // worked books workload that an accepted report brought to owner in this slot,
-// in bytes (spec §3.7).
-func (s *state) worked(owner peer.ID, bytes uint64) {}
+// in bytes (spec §3.7). It is called once for each report that counts.
+func (s *state) worked(owner peer.ID, bytes uint64) {
+	era, slot := s.era(), uint64(s.slot())
+	workOf.set(s, owner, workOf.must(s, owner).Add(era, slot, bytes))
+	workAll.set(s, all, workAll.must(s, all).Add(era, slot, bytes))
+}
 
-// dueUnlock frees what is unbonded (spec §4.2).
+// limitOf returns the stake limit that who's workload of the last full slot
+// carries now (spec §4.1).
+func (s *state) limitOf(who peer.ID) coin.Amount {
+	return limitAt(s, s.params, uint64(s.slot()), s.supply(), who)
+}
+
+func limitAt(s source, p Params, slot uint64, supply coin.Amount, who peer.ID) coin.Amount {
+	own, total := workOf.must(s, who).During(slot), workAll.must(s, all).During(slot)
+	return p.Stake.Limit(own, total, elections.must(s, all).Effective, supply)
+}
+
+// dueUnlock does nothing: what is unbonded is freed by a Withdraw, which only
+// its owner has a use for (spec §4.2).
 func (s *state) dueUnlock() {}
-
-// checkStake returns the money that ledgers hold, which is what is in the pot of
-// bonds, and the first breach of spec §9.5.
-func checkStake(s source) (coin.Amount, error) { return potTable.must(s, string(potBonds)), nil }

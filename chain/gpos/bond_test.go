@@ -39,7 +39,7 @@ func full() gpos.Stake {
 }
 
 // TestBonding has for each verb a row that is valid, and rows that break one
-// thing each: spec §4.2, reference §3.3.
+// thing each: spec §4.2, Crust study §3.3.
 func TestBonding(t *testing.T) {
 	p := params()
 	bonded := gpos.Stake{Active: 100}

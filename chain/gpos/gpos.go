@@ -46,14 +46,14 @@ type Params struct {
 	HistoryEras    uint64      `json:"history_eras"`    // eras in which a payout can be claimed; never changed after genesis
 	PowerUnit      coin.Amount `json:"power_unit"`      // grains of effective stake for one unit of voting power; never changed
 	MinBond        coin.Amount `json:"min_bond"`        // grains; the least active bond and guarantee, less is dust
-	DownWindow     uint64      `json:"down_window"`     // commits over which a validator is judged (spec §4.5)
+	DownWindow     uint64      `json:"down_window"`     // commits over which a validator is judged (spec §4.5); never changed after genesis
 	DownSlash      uint64      `json:"down_slash"`      // ppm of the exposure lost for being down
 	MinSlash       uint64      `json:"min_slash"`       // ppm, the least loss for an equivocation
 	ErasPerYear    uint64      `json:"eras_per_year"`   // eras of an inflation year
 	YearOne        uint64      `json:"year_one"`        // ppm of the genesis supply minted in the first year
 	YearFactor     uint64      `json:"year_factor"`     // ppm by which that falls each year
 	YearFloor      uint64      `json:"year_floor"`      // ppm of the supply, the least that is minted in a year
-	PotEras        uint64      `json:"pot_eras"`        // eras over which an era's intake of the staking pot is paid
+	PotEras        uint64      `json:"pot_eras"`        // eras over which an era's intake of the staking pot is paid; never changed after genesis
 	ProposerPoints uint64      `json:"proposer_points"` // points for a block proposed
 	SignerPoints   uint64      `json:"signer_points"`   // points for a commit signed
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // TestRate holds the check values of spec §4.1, which are Crust's table
-// (reference §3.2, appendix A).
+// (Crust study §3.2, appendix A).
 func TestRate(t *testing.T) {
 	const supply = 1_000_000
 	for _, tt := range []struct {
@@ -42,7 +42,7 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestLimitStages is the quota example of the reference, appendix A, in grains.
+// TestLimitStages is the quota example of the Crust study, appendix A, in grains.
 func TestLimitStages(t *testing.T) { // spec §4.1
 	p := gpos.Main()
 	const supply = 2_000_000 * coin.LODE

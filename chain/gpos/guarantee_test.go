@@ -70,7 +70,7 @@ func TestValidate(t *testing.T) { // spec §4.2
 // errAny stands for a refusal that has no sentinel.
 var errAny = errors.New("any")
 
-func TestGuarantee(t *testing.T) { // spec §4.2, reference §3.3
+func TestGuarantee(t *testing.T) { // spec §4.2, Crust study §3.3
 	p := params()
 	stand := &gpos.Candidate{Key: make([]byte, 32)}
 	target := gpos.Stake{Active: 100, Backing: 50, Candidate: stand}

@@ -18,7 +18,7 @@ type Earned struct {
 // Inflation returns the grains that era e may mint: 5 % of the genesis supply
 // in the first year, ×0.88 a year, 2.8 % of the supply at least; from the fifth
 // year on, while less than 30 % of the supply counts as stake, 8 % more at
-// nothing staked, falling to none at 30 % (spec §4.4, reference §3.5).
+// nothing staked, falling to none at 30 % (spec §4.4, Crust study §3.5).
 func (p Params) Inflation(e Era, genesis, supply, effective coin.Amount) coin.Amount {
 	year := uint64(e) / p.ErasPerYear
 	a := genesis.Part(p.YearOne, million)
@@ -34,7 +34,7 @@ func (p Params) Inflation(e Era, genesis, supply, effective coin.Amount) coin.Am
 }
 
 // AuthoringPart returns the percent of an era's total that goes to those who
-// wrote and signed its blocks, for a set of n (spec §4.4, reference §3.5).
+// wrote and signed its blocks, for a set of n (spec §4.4, Crust study §3.5).
 func AuthoringPart(n uint64) uint64 {
 	switch {
 	case n <= 500:
