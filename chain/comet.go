@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +31,7 @@ type CometConfig struct {
 	Genesis Genesis        // the chain; a home of another one is refused
 	Key     crypto.PrivKey // the node's ed25519 key: its account; Submit signs with it
 	Listen  string         // host:port of CometBFT's own network; others must reach it
-	Peers   []string       // id@host:port (see CometID.Peer), dialled again whenever they are gone
+	Peers   []string       // id@host:port (see CometID.Peer), dialled again whenever they are gone; may repeat
 
 	// App is driven instead of one opened from Home/state, and is not closed.
 	// Nil opens the real one.
@@ -94,6 +95,7 @@ func NewComet(c CometConfig) (_ *Comet, err error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
+	c.Peers = slices.Compact(slices.Sorted(slices.Values(c.Peers)))
 	if _, err := InitComet(c.Home, c.Key); err != nil {
 		return nil, err
 	}
@@ -202,7 +204,6 @@ func (t *Comet) Run(ctx context.Context) error {
 
 	reason, err := t.watch(ctx, n)
 	if reason != "" {
-		t.log.Error("consensus failed", "err", reason)
 		err = fmt.Errorf("consensus failed: %s", reason)
 	}
 	err = errors.Join(err, stopNode(n.Node))
@@ -271,8 +272,8 @@ func stopNode(n *nm.Node) error {
 	}
 }
 
-// Close ends Run, waits for it, and releases home, state and port, in that
-// order. It takes less than five seconds. Later calls return the same.
+// Close ends Run, which frees the port, waits for it, and releases state and
+// home, in that order. It takes less than five seconds. Later calls return the same.
 func (t *Comet) Close() error {
 	t.closing.Do(func() {
 		close(t.quit)

@@ -60,6 +60,8 @@ func (t *Comet) check(ctx context.Context, tx []byte) error {
 		return nil
 	case errors.As(err, &tooLarge):
 		return refuse(CodeSize, "transaction of %d bytes: at most %d", tooLarge.Actual, tooLarge.Max)
+	case mempool.IsPreCheckError(err):
+		return refuse(CodeSize, "transaction of %d bytes fits in no block: %v", len(tx), err)
 	case errors.As(err, &full), errors.Is(err, mempool.ErrRecheckFull):
 		return refuse(CodeStopped, "this node takes no transaction now: %v", err)
 	case err != nil:
