@@ -299,7 +299,10 @@ func TestATruncatedResponseIsAnError(t *testing.T) {
 	for name, x := range map[string]*askedOf{"refused": {from: load(t)}, "stalled": {}} {
 		for _, q := range []string{"", "?format=car"} {
 			t.Run(name+q, func(t *testing.T) {
-				ts := httptest.NewServer(handler(t, gateway.Config{Store: load(t, "missing-block"), Exchange: x, Deadline: 300 * time.Millisecond}))
+				srv := gateway.NewServer(handler(t, gateway.Config{Store: load(t, "missing-block"), Exchange: x, Deadline: 300 * time.Millisecond}))
+				ts := httptest.NewUnstartedServer(nil)
+				ts.Config = srv
+				ts.Start()
 				defer ts.Close()
 				resp, err := http.Get(ts.URL + gap + q)
 				if err != nil {

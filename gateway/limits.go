@@ -7,9 +7,26 @@ import (
 	"time"
 )
 
-// writeTimeout is how long one write may wait for a reader that takes nothing. Boxo's own timer cannot see such a reader,
-// because it holds its lock while it writes.
-const writeTimeout = 30 * time.Second
+// Bounds of a connection, for [NewServer].
+const (
+	readHeaderTimeout = 10 * time.Second // a request header arrives within this or the connection is closed
+	idleTimeout       = 2 * time.Minute  // a kept-alive connection without a request
+	maxHeaderBytes    = 32 << 10
+	// writeTimeout is how long one write may wait for a reader that takes nothing. Boxo's own timer cannot see such a
+	// reader, because it holds its lock while it writes.
+	writeTimeout = 30 * time.Second
+)
+
+// NewServer returns a server for h with the bounds of a port that strangers reach: slow headers, idle connections
+// and readers that stop reading are closed. The caller listens, serves and shuts it down.
+func NewServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+	}
+}
 
 // limit bounds each write of next and logs the request. Bounds on number, time and size of requests are boxo's.
 func (s *server) limit(next http.Handler) http.Handler {

@@ -7,7 +7,9 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/lode-node/lode/bitswap"
 	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/chain/gpos"
 	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
@@ -29,7 +31,7 @@ type (
 		ChainID    string    `json:"chain_id"`
 		Class      string    `json:"class"`
 		Slot       mpow.Slot `json:"slot"`
-		Era        uint64    `json:"era"`
+		Era        gpos.Era  `json:"era"`
 		ID         peer.ID   `json:"id"`        // account and peer ID
 		Role       string    `json:"role"`      // storage or edge
 		Kind       string    `json:"kind"`      // sgx, simulated; empty on an edge
@@ -182,10 +184,34 @@ type (
 		Nodes  []NodeEntry `json:"nodes"`
 	}
 	NodeAnswer struct {
-		Height   int64       `json:"height"`
-		Node     NodeEntry   `json:"node"`
-		Replicas []mpow.File `json:"replicas"`
+		Height   int64           `json:"height"`
+		Node     NodeEntry       `json:"node"`
+		Replicas []chain.Replica `json:"replicas"`
+		Pay      chain.Pay       `json:"pay"` // earned and not collected
 	}
+	// PeersAnswer is GET peers: the best first, with what makes their rank.
+	PeersAnswer struct {
+		Height int64  `json:"height"`
+		Peers  []Peer `json:"peers"`
+	}
+	// A Peer is what the exchange thinks of a peer, and what the chain says it is.
+	Peer struct {
+		bitswap.PeerStat
+		Kind string `json:"kind,omitempty"` // sgx, simulated; empty: proves nothing
+	}
+
+	// FetchesAnswer is GET fetches: the last ones, the newest last.
+	FetchesAnswer struct {
+		Height  int64           `json:"height"`
+		Fetches []bitswap.Fetch `json:"fetches"`
+	}
+
+	// SupplyAnswer is GET supply.
+	SupplyAnswer struct {
+		Height int64        `json:"height"`
+		Supply chain.Supply `json:"supply"`
+	}
+
 	// A NodeEntry is what the chain knows of a prover.
 	NodeEntry struct {
 		ID            peer.ID   `json:"id"`
@@ -201,7 +227,7 @@ type (
 		SRDBytes      uint64    `json:"srd_bytes"`
 		FileBytes     uint64    `json:"file_bytes"`
 		Power         uint64    `json:"power"`
-		Workload      uint64    `json:"workload"` // what counts during this slot
+		Workload      uint64    `json:"workload"` // of its last report; 0 when that was not in the last full slot
 		Addrs         []string  `json:"addrs"`
 	}
 )

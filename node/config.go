@@ -22,7 +22,7 @@ const (
 	RoleEdge    = "edge"    // the same node without prover and validator: it reads and serves
 )
 
-// Config says what a node is. The fields without a toml name may be given
+// Config says what a node is. The four fields without a toml name may be given
 // or left nil, which means "open the real one from Home"; there is no other way
 // to build a node, so tests and production cannot drift. The zero Config is not
 // usable: start from Defaults.
@@ -33,6 +33,12 @@ type Config struct {
 	// Host is the libp2p host. A given one stays the caller's to close, and its
 	// key is the node's account.
 	Host host.Host `toml:"-"`
+	// Chain is the ledger. A given one stays the caller's to close.
+	Chain Chain `toml:"-"`
+	// Prover is the enclave. Nil on an edge, which has none, and where
+	// ProverSocket is empty and the genesis allows simulated ones: then one is
+	// opened in Home/sealed. A given one stays the caller's to close.
+	Prover Prover `toml:"-"`
 	// Blocks keeps plain blocks. A given one stays the caller's to close.
 	Blocks blockstore.Blockstore `toml:"-"`
 	// Logger hears of what happens. Nil discards.

@@ -6,11 +6,48 @@ package node
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"time"
 
 	"github.com/ipfs/go-cid"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/routing"
 
+	"github.com/lode-node/lode/bitswap"
+	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/credit"
+	"github.com/lode-node/lode/enclave"
+	"github.com/lode-node/lode/enclave/prover"
 	"github.com/lode-node/lode/mpow"
 )
+
+// Chain is what a node asks of the ledger. [chain.Comet] is one validator among
+// many; [chain.Solo] makes blocks alone, for tests and devnets. All of it may be
+// called concurrently.
+type Chain interface {
+	// Submit signs m with the node's key, sends it, and returns once a block
+	// holds it. The error is the rule that refused it, a *chain.Error, if one did.
+	Submit(ctx context.Context, m chain.Msg) (chain.TxResult, error)
+	// SubmitTx is the same for a transaction that somebody else signed.
+	SubmitTx(ctx context.Context, tx []byte) (chain.TxResult, error)
+	// View returns the state after the last block, which never changes.
+	View() *chain.View
+	// Next returns the first block above height, waiting for it if need be. An
+	// error of chain.CodeAbsent says that it is no longer kept.
+	Next(ctx context.Context, height int64) (chain.Block, error)
+	// Status says whether blocks come.
+	Status() chain.Status
+	Close() error
+}
 
 // Prover is what a node asks of its enclave. All of it may be called
 // concurrently. What a call has returned from is durable: it survives kill -9.
@@ -50,4 +87,265 @@ type Prover interface {
 	// that now claim a replica. The same slot asked again gives the same bytes.
 	Report(ctx context.Context, slot mpow.Slot, seed [32]byte, head mpow.Head, list []cid.Cid) (mpow.Signed, error)
 	Close() error
+}
+
+// A Node is one member of a network: chain, exchange, prover and gateway under
+// one identity. New opens it, Run lives it, and the end of Run closes it.
+type Node struct {
+	c    Config
+	log  *slog.Logger
+	key  crypto.PrivKey
+	id   peer.ID
+	home *Home // nil without one
+
+	host   host.Host
+	dht    *dht.IpfsDHT // nil: none
+	boot   []peer.AddrInfo
+	chain  Chain
+	engine func(context.Context) error // of a chain that is ours; nil else
+	prover Prover                      // nil on an edge
+	faults *Faults
+	store  *store
+	ex     *bitswap.Exchange
+
+	genesis  chain.Genesis // zero when Chain was given
+	keeper   *keeper       // nil on an edge
+	reporter *reporter     // nil on an edge
+	metrics  *metrics
+	kind     string // of the prover's evidence
+
+	servers []server
+	gateway string // addresses as bound
+	apiAddr string
+	opened  []func() error // what Close closes, in reverse
+}
+
+// A server is a listener that Run serves.
+type server struct {
+	name string
+	l    net.Listener
+	s    *http.Server
+}
+
+// New opens everything that c leaves nil and wires it together. Ports are bound
+// and peers can connect, but no loop runs before Run. A Node must be run or
+// closed.
+func New(c Config) (_ *Node, err error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{c: c, log: c.Logger, faults: &Faults{}}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	for _, step := range []func() error{n.openHome, n.openHost, n.openChain, n.openProver, n.openStore, n.openExchange, n.openLoops, n.openGateway, n.listenAPI} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// openHome takes the home, its key and its genesis.
+func (n *Node) openHome() (err error) {
+	if n.c.Home == "" {
+		if n.c.Host == nil || n.c.Chain == nil || n.c.Blocks == nil || n.c.Prover == nil && n.c.Role == RoleStorage {
+			return errors.New("a node without a home needs host, chain, blocks and, for storage, a prover")
+		}
+		return nil
+	}
+	if n.home, err = OpenHome(n.c.Home); err != nil {
+		return err
+	}
+	n.opened = append(n.opened, n.home.Close)
+	if n.c.Host == nil || n.c.Chain == nil {
+		if n.key, err = LoadKey(n.home.Path(fileKey)); err != nil {
+			return err
+		}
+	}
+	if n.c.Chain != nil {
+		return nil
+	}
+	if n.genesis, err = chain.LoadGenesis(n.home.Path(fileGenesis)); err != nil {
+		return err
+	}
+	b, err := json.Marshal(n.genesis) // its meaning, not its spelling
+	if err != nil {
+		return fmt.Errorf("genesis: %w", err)
+	}
+	return n.home.Bind(n.genesis.ChainID, b)
+}
+
+func (n *Node) openHost() (err error) {
+	for _, b := range n.genesis.Bootstrap {
+		for _, a := range b.Addrs {
+			n.c.P2P.Bootstrap = append(n.c.P2P.Bootstrap, a+"/p2p/"+b.ID.String())
+		}
+	}
+	if n.boot, err = parseAddrs(n.c.P2P.Bootstrap); err != nil {
+		return fmt.Errorf("p2p.bootstrap: %w", err)
+	}
+	if n.host = n.c.Host; n.host == nil {
+		if n.host, err = openHost(n.key, n.c.P2P.Listen); err != nil {
+			return err
+		}
+		n.opened = append(n.opened, n.host.Close)
+	}
+	n.id = n.host.ID()
+	n.boot = slices.DeleteFunc(n.boot, func(p peer.AddrInfo) bool { return p.ID == n.id })
+	return nil
+}
+
+// openChain joins consensus under the node's home.
+func (n *Node) openChain() error {
+	if n.chain = n.c.Chain; n.chain != nil {
+		return nil
+	}
+	peers := slices.Clone(n.c.Comet.Peers)
+	for _, b := range n.genesis.Bootstrap {
+		if b.Comet != "" && b.ID != n.id {
+			peers = append(peers, b.Comet)
+		}
+	}
+	comet, err := chain.NewComet(chain.CometConfig{
+		Home: n.home.Dir(), Genesis: n.genesis, Key: n.key, Listen: n.c.Comet.Listen, Peers: peers,
+		Audit: n.genesis.Class == chain.ClassDev, Logger: n.log.With("room", "chain"),
+	})
+	if err != nil {
+		return err
+	}
+	n.chain, n.engine = comet, comet.Run
+	n.opened = append(n.opened, comet.Close)
+	return nil
+}
+
+// openProver reaches the enclave: the process behind the socket, or, where the
+// genesis lets simulated ones in, one inside this process.
+func (n *Node) openProver() (err error) {
+	v := n.chain.View()
+	if n.c.Role == RoleEdge {
+		return nil
+	}
+	switch {
+	case n.c.Prover != nil:
+		n.prover = n.c.Prover
+	case n.c.Prove.Socket != "":
+		client := enclave.New(n.c.Prove.Socket)
+		n.prover = client
+		n.opened = append(n.opened, client.Close)
+	case v.Params().Mpow.AllowSimulated:
+		dir := n.home.Path(dirSealed)
+		p, err := prover.New(prover.Config{Dir: dir, Platform: prover.Simulated(dir), Params: v.Params().Mpow, Logger: n.log.With("room", "prover")})
+		if err != nil {
+			return err
+		}
+		n.prover = p
+		n.opened = append(n.opened, p.Close)
+	default:
+		return fmt.Errorf("chain %s takes no simulated enclaves: run lode-prover and name its socket in prover.socket, or be an edge (role = %q)", v.ChainID(), RoleEdge)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), openTime)
+	defer cancel()
+	info, err := n.prover.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("prover: %w", err)
+	}
+	n.kind = info.Kind.String()
+	if info.Kind == mpow.KindSimulated {
+		n.log.Warn("SIMULATED ENCLAVE: no hardware protects what this node proves; fit for devnets only", "platform", info.Platform)
+	}
+	n.prover = fallible{n.prover, n.faults}
+	return nil
+}
+
+// openTime bounds the first word of a prover.
+const openTime = 10 * time.Second
+
+func (n *Node) openStore() error {
+	plain := n.c.Blocks
+	if plain == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		d, err := OpenDisk(ctx, n.home.Path(dirBlocks), n.c.Cache.Disk)
+		if err != nil {
+			return err
+		}
+		n.opened = append(n.opened, d.Close)
+		plain = d
+	}
+	n.store = &store{hot: newHot(n.c.Cache.Memory), plain: plain, faults: n.faults, log: n.log}
+	if n.prover != nil {
+		n.store.sealed = n.prover
+	}
+	return nil
+}
+
+func (n *Node) openExchange() (err error) {
+	n.metrics = newMetrics(n.chain)
+	ctx, cancel := context.WithCancel(context.Background())
+	n.opened = append(n.opened, func() error { cancel(); return nil })
+	var finder routing.ContentDiscovery
+	if n.c.P2P.DHT {
+		if n.dht, err = openDHT(ctx, n.host, n.chain.View().ChainID(), n.boot); err != nil {
+			return err
+		}
+		n.opened = append(n.opened, n.dht.Close)
+		finder = n.dht
+	}
+	ledger := ""
+	if n.home != nil {
+		ledger = n.home.Path(dirLedger)
+	}
+	n.ex, err = bitswap.New(ctx, bitswap.Config{
+		Host: n.host, Blocks: served{n.store}, Routing: finder, Holders: n.holders, Score: n.prior,
+		Ledger: ledger, Strategy: n.c.Bitswap.Strategy, Logger: n.log.With("room", "bitswap"), Registerer: n.metrics.reg,
+	})
+	if err != nil {
+		return err
+	}
+	n.opened = append(n.opened, n.ex.Close)
+	return nil
+}
+
+// holders names those who, by the chain, owe root, without this node itself.
+func (n *Node) holders(root cid.Cid) []peer.AddrInfo {
+	var out []peer.AddrInfo
+	for _, h := range n.chain.View().Holders(root) {
+		if h.Node != n.id {
+			out = append(out, peer.AddrInfo{ID: h.Node, Addrs: h.Addrs})
+		}
+	}
+	return out
+}
+
+// prior is the chain's word on a peer (spec §7.2).
+func (n *Node) prior(p peer.ID) credit.Prior {
+	v := n.chain.View()
+	node, ok := v.Node(p)
+	if !ok {
+		return credit.Prior{}
+	}
+	proven := node.LastSlot+1 >= v.Slot() && node.LastSlot > 0
+	return credit.Default().Chain(proven, v.Credit(peer.ID(node.Owner())))
+}
+
+func (n *Node) openLoops() error {
+	if n.prover == nil {
+		return nil
+	}
+	n.keeper = &keeper{
+		chain: n.chain, prover: n.prover, me: n.id, blocks: n.store, ex: n.ex, c: n.c.Keeper,
+		log: n.log.With("loop", "keeper"), m: n.metrics,
+		busy: map[cid.Cid]bool{}, under: map[cid.Cid]*Work{}, failed: map[cid.Cid]string{},
+	}
+	if n.dht != nil {
+		n.keeper.provide = n.provide
+	}
+	n.reporter = &reporter{chain: n.chain, prover: n.prover, me: n.id, addrs: n.announced, log: n.log.With("loop", "reporter"), m: n.metrics}
+	return nil
 }

@@ -1,0 +1,336 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfs/boxo/blockstore"
+	"github.com/ipfs/boxo/exchange"
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lode-node/lode/bitswap"
+	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/market"
+)
+
+// A keeper takes orders: it looks at each block, decides, and does.
+type keeper struct {
+	chain  Chain
+	prover Prover
+	me     peer.ID
+	blocks blockstore.Blockstore // what is here already
+	ex     exchange.SessionExchange
+	c      KeeperConfig
+	// provide tells others, beside the chain, that root can be had here. Nil: nobody.
+	provide func(ctx context.Context, root cid.Cid)
+	log     *slog.Logger
+	m       *metrics
+
+	dirty atomic.Bool // a deed has ended well, so more may be due
+
+	mu     sync.Mutex // guards the fields below
+	busy   map[cid.Cid]bool
+	filled bool              // random data is being sealed
+	under  map[cid.Cid]*Work // what is being fetched
+	failed map[cid.Cid]string
+}
+
+// run decides at the first block of a slot, when the market did something, and
+// when a deed ended well. Deeds run in a group of their own, so a slow fetch
+// delays nothing; they end with ctx, and run waits for them.
+func (k *keeper) run(ctx context.Context) (err error) {
+	group, gctx := errgroup.WithContext(ctx)
+	defer func() { err = errors.Join(err, group.Wait()) }()
+	k.dirty.Store(true)
+	height := max(0, k.chain.View().Height()-1)
+	for {
+		b, err := next(ctx, k.chain, height)
+		if err != nil {
+			return fmt.Errorf("keeper: %w", err)
+		}
+		height = b.Height
+		if stirs(b) {
+			k.dirty.Store(true)
+		}
+		if b.Height < k.chain.View().Height() || k.chain.Status().CatchingUp {
+			continue // old state knows nothing of orders that came since
+		}
+		if !k.dirty.Swap(false) {
+			continue
+		}
+		sc, err := k.look(ctx)
+		if err != nil {
+			k.dirty.Store(true)
+			k.log.Error("prover does not answer", "height", b.Height, "err", err)
+			continue
+		}
+		for _, d := range decide(sc) {
+			k.start(gctx, group, d)
+		}
+	}
+}
+
+// stirs tells whether a block may change what is to be done.
+func stirs(b chain.Block) bool {
+	if b.First {
+		return true
+	}
+	for _, e := range b.Events {
+		if e.Root.Defined() {
+			return true
+		}
+	}
+	return false
+}
+
+// look gathers a scene.
+func (k *keeper) look(ctx context.Context) (scene, error) {
+	info, err := k.prover.Info(ctx)
+	if err != nil {
+		return scene{}, err
+	}
+	files, err := k.prover.Files(ctx)
+	if err != nil {
+		return scene{}, err
+	}
+	pending, err := k.prover.Pending(ctx)
+	if err != nil {
+		return scene{}, err
+	}
+	v := k.chain.View()
+	sc := scene{
+		Held: map[cid.Cid]uint64{}, Pending: map[cid.Cid]bool{}, Busy: map[cid.Cid]bool{},
+		SRD: info.SRDBytes, Unit: v.Params().Mpow.SRDUnit, Config: k.c,
+		Orders: orders(v, k.me),
+	}
+	for _, f := range files {
+		sc.Held[f.Root] = f.Size
+	}
+	for _, c := range pending {
+		sc.Pending[c] = true
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for c := range k.busy {
+		sc.Busy[c] = true
+	}
+	if k.filled {
+		sc.Unit = 0 // no second fill beside the first
+	}
+	running := map[cid.Cid]bool{}
+	for _, o := range sc.Orders {
+		running[o.Root] = true
+	}
+	for c := range k.failed {
+		if !running[c] {
+			delete(k.failed, c)
+		}
+	}
+	return sc, nil
+}
+
+// start begins a deed and returns at once.
+func (k *keeper) start(ctx context.Context, group *errgroup.Group, d deed) {
+	root := d.Order.Root
+	k.mu.Lock()
+	if d.Verb == fill {
+		k.filled = true
+	} else {
+		k.busy[root] = true
+	}
+	k.mu.Unlock()
+	group.Go(func() error {
+		began := time.Now()
+		err := k.do(ctx, d)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if d.Verb == fill {
+			k.filled = false
+		} else {
+			delete(k.busy, root)
+			delete(k.failed, root)
+		}
+		k.m.deed(d.Verb, err == nil)
+		switch {
+		case err == nil:
+			k.dirty.Store(true)
+			k.log.Info("deed done", "deed", string(d.Verb), "cid", root, "why", d.Why, "took", time.Since(began).Round(time.Millisecond))
+		case ctx.Err() == nil: // else the node is ending: nothing failed
+			if d.Verb != fill {
+				k.failed[root] = err.Error()
+			}
+			k.log.Warn("deed failed, and is decided again at the next slot", "deed", string(d.Verb), "cid", root, "err", err)
+		}
+		return nil
+	})
+}
+
+// do carries one deed out.
+func (k *keeper) do(ctx context.Context, d deed) error {
+	switch d.Verb {
+	case fetch:
+		return k.fetch(ctx, d.Order)
+	case drop:
+		return k.prover.Drop(ctx, d.Order.Root)
+	case fill:
+		return k.prover.FillSRD(ctx, d.Units)
+	}
+	panic("node: deed " + string(d.Verb))
+}
+
+// fetch gets the file's blocks through the same exchange that serves the
+// gateway, and seals each as it comes. What was sealed before a crash is not
+// fetched again: the prover says what is missing.
+func (k *keeper) fetch(ctx context.Context, o order) error {
+	w := &Work{Root: o.Root, Since: time.Now()}
+	k.mu.Lock()
+	k.under[o.Root] = w
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		delete(k.under, o.Root)
+		k.mu.Unlock()
+	}()
+	if err := k.prover.Begin(ctx, o.Root, o.Size); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	// The clock restarts with each block, so it bounds silence, not size.
+	ctx, cancel := context.WithCancelCause(bitswap.WithSources(bitswap.WithFile(ctx, o.Root), k.sources(o)))
+	defer cancel(nil)
+	limit := time.Duration(k.c.FetchTimeout)
+	silence := time.AfterFunc(limit, func() {
+		cancel(fmt.Errorf("no block for %v, %d sources named, %d replicas on chain", limit, len(o.Sources), o.Replicas))
+	})
+	defer silence.Stop()
+	session := k.ex.NewSession(ctx)
+	for {
+		missing, err := k.prover.Missing(ctx, o.Root)
+		if err != nil {
+			return fmt.Errorf("missing: %w", err)
+		}
+		if len(missing) == 0 {
+			break
+		}
+		if err := k.round(ctx, session, o.Root, missing, func(n int) {
+			silence.Reset(limit)
+			atomic.AddInt64(&w.Blocks, 1)
+			atomic.AddInt64(&w.Bytes, int64(n))
+		}); err != nil {
+			return err
+		}
+	}
+	size, err := k.prover.Commit(ctx, o.Root)
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	k.log.Info("file sealed, and listed in the next slot's report", "cid", o.Root, "bytes", size)
+	if k.provide != nil {
+		k.provide(ctx, o.Root)
+	}
+	return nil
+}
+
+// round gets and seals the blocks named: those that are here, then the others.
+func (k *keeper) round(ctx context.Context, s exchange.Fetcher, root cid.Cid, want []cid.Cid, sealed func(int)) error {
+	seal := func(b blocks.Block) error {
+		if err := k.prover.Seal(ctx, root, b.Cid(), b.RawData()); err != nil {
+			return fmt.Errorf("seal %v: %w", b.Cid(), err)
+		}
+		sealed(len(b.RawData()))
+		return nil
+	}
+	var away []cid.Cid
+	for _, c := range want {
+		b, err := k.blocks.Get(ctx, c)
+		switch {
+		case err == nil:
+			if err := seal(b); err != nil {
+				return err
+			}
+		case ipld.IsNotFound(err):
+			away = append(away, c)
+		default:
+			return fmt.Errorf("read %v: %w", c, err)
+		}
+	}
+	if len(away) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // the exchange stops asking when we return early
+	got, err := s.GetBlocks(ctx, away)
+	if err != nil {
+		return fmt.Errorf("fetch: %w", err)
+	}
+	n := 0
+	for b := range got {
+		if err := seal(b); err != nil {
+			return err
+		}
+		n++
+	}
+	if n < len(away) {
+		return fmt.Errorf("fetch: %d of %d blocks came: %w", n, len(away), cause(ctx))
+	}
+	return nil
+}
+
+// cause says why a fetch ended early.
+func cause(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return errors.New("the exchange gave up")
+}
+
+// sources reads the addresses that an order names; one that is not understood
+// is one fewer.
+func (k *keeper) sources(o order) []peer.AddrInfo {
+	var good []string
+	for _, s := range o.Sources {
+		if _, err := parseAddrs([]string{s}); err != nil {
+			k.log.Debug("source not understood", "source", s, "cid", o.Root, "err", err)
+			continue
+		}
+		good = append(good, s)
+	}
+	infos, _ := parseAddrs(good)
+	return infos
+}
+
+// orders lists what the keeper looks at of all files on chain.
+func orders(v *chain.View, me peer.ID) []order {
+	var out []order
+	p := v.Params()
+	for f := range v.Files() {
+		o := order{Root: f.Root.Cid(), Size: f.Size, State: f.State, Replicas: len(f.Replicas), Sources: f.Sources()}
+		for _, y := range f.Payments {
+			o.Size = max(o.Size, y.Size)
+		}
+		_, o.Mine = f.Replica(me)
+		o.Turn = turn(p, v, f, me)
+		out = append(out, o)
+	}
+	return out
+}
+
+// turn tells whether this node's owner may be seated for f by now (spec §5.4).
+// A node that the chain does not know yet waits.
+func turn(p chain.Params, v *chain.View, f market.File, me peer.ID) bool {
+	node, ok := v.Node(me)
+	if !ok {
+		return false
+	}
+	owner := peer.ID(node.Owner())
+	wait := p.Market.Turn(f.Root, owner, f.Seed, p.Market.Tier(v.Credit(owner)))
+	return uint64(v.Slot()) >= uint64(p.SlotOf(f.Opened))+wait
+}

@@ -1,0 +1,222 @@
+package node_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/crypto"
+
+	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/market"
+	"github.com/lode-node/lode/node"
+)
+
+// quick makes slots short, and pay collectable soon.
+func quick(p *chain.Params) {
+	*p = p.WithSlots(8, 3)
+	p.BlockTime = 60
+	p.Market.TurnSlots, p.Market.VestSlots = 0, 1
+}
+
+// devnet starts a devnet with one user; LODE_TEST_LOG shows what it says.
+func devnet(t *testing.T, c node.DevnetConfig) *node.Net {
+	t.Helper()
+	if c.Params == nil {
+		c.Params = quick
+	}
+	if c.Interval == 0 {
+		c.Interval = 60 * time.Millisecond
+	}
+	c.Dir, c.Users = t.TempDir(), 1
+	if os.Getenv("LODE_TEST_LOG") != "" {
+		c.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	d, err := node.Devnet(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return d
+}
+
+// order adds a tree at a share of the user and orders it.
+func order(ctx context.Context, t *testing.T, d *node.Net) (*node.Share, node.Added) {
+	t.Helper()
+	s := share(t, node.ShareConfig{})
+	a, err := s.Add(ctx, tree(t), node.ImportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources, err := s.Sources(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place(ctx, t, d, market.Place{Root: a.Root.Bytes(), Size: a.Size, Blocks: 600, Tip: coin.LODE, Sources: sources})
+	return s, a
+}
+
+func submit(ctx context.Context, t *testing.T, d *node.Net, key crypto.PrivKey, m chain.Msg) chain.TxResult {
+	t.Helper()
+	client, err := d.As(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := client.Submit(ctx, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func place(ctx context.Context, t *testing.T, d *node.Net, p market.Place) {
+	t.Helper()
+	submit(ctx, t, d, d.Users[0], chain.Msg{Market: &market.Msg{Place: &p}})
+}
+
+func until(ctx context.Context, t *testing.T, d *node.Net, what string, done func(*chain.View) bool) *chain.View {
+	t.Helper()
+	v, err := d.Until(ctx, done)
+	if err != nil {
+		for i, n := range d.Nodes {
+			st := n.Status()
+			t.Logf("node %d: height %d, slot %d, report %+v, work %+v, failed %+v", i, st.Height, st.Slot, st.Report, st.Work, st.Failed)
+		}
+		t.Fatalf("until %s: %v", what, err)
+	}
+	return v
+}
+
+func holders(root cid.Cid, n int) func(*chain.View) bool {
+	return func(v *chain.View) bool { return len(v.Holders(root)) == n }
+}
+
+// ask gets path from the node's gateway and compares the body with want.
+func ask(ctx context.Context, t *testing.T, n *node.Node, path string) (*http.Response, []byte) {
+	t.Helper()
+	h, err := n.Gateway()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil))
+	res := w.Result()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, body
+}
+
+// The main job in one process: order, fetch, seal, report, live, holders, pay.
+func TestOrderFetchSealReportLiveCollect(t *testing.T) {
+	ctx := deadline(t, 20*time.Second)
+	d := devnet(t, node.DevnetConfig{Storage: 3})
+	_, a := order(ctx, t, d)
+	until(ctx, t, d, "three nodes are holders", holders(a.Root, 3))
+
+	f, ok := d.Solo.View().File(a.Root)
+	if !ok || f.State != market.Live || f.Size != a.Size {
+		t.Fatalf("order: %+v, want it live with the size %d that was measured", f, a.Size)
+	}
+	v := until(ctx, t, d, "a holder's pay has vested", func(v *chain.View) bool { return v.Pay(d.Nodes[0].ID()).Collectable > 0 })
+	if holders := v.Holders(a.Root); holders[0].Kind.String() != "simulated" || len(holders[0].Addrs) == 0 {
+		t.Errorf("holder %+v: want it simulated, with the addresses it announced", holders[0])
+	}
+	before := v.Account(d.Nodes[0].ID()).Free
+	res := submit(ctx, t, d, d.Users[0], chain.Msg{Market: &market.Msg{Collect: &market.Collect{Node: d.Nodes[0].ID()}}})
+	v = until(ctx, t, d, "the collect is visible", func(v *chain.View) bool { return v.Height() >= res.Height })
+	if after := v.Account(d.Nodes[0].ID()).Free; after <= before {
+		t.Errorf("collect paid nothing: %v before, %v after", before, after)
+	}
+	if s := v.Supply(); !s.Conserved {
+		t.Errorf("supply is not conserved: %+v", s)
+	}
+}
+
+// An edge that stores nothing reads the file from its holders, by the chain,
+// while one of them is gone and the source is too.
+func TestEdgeServesFromHoldersWithOneGone(t *testing.T) {
+	ctx := deadline(t, 30*time.Second)
+	d := devnet(t, node.DevnetConfig{Storage: 2, Edges: 1})
+	s, a := order(ctx, t, d)
+	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.Stop(0)
+	edge := d.Nodes[2]
+	res, body := ask(ctx, t, edge, "/ipfs/"+a.Root.String()+"/sub/big")
+	if res.StatusCode != http.StatusOK || len(body) != 3_500_000 {
+		t.Fatalf("status %s, %d bytes (%.200s), want 200 and 3500000 bytes", res.Status, len(body), body)
+	}
+	if got := res.Header.Get("Lode-Simulated"); got != "true" {
+		t.Errorf("Lode-Simulated: got %q, want true", got)
+	}
+	if st := edge.Status(); st.Role != node.RoleEdge || st.Kind != "" || !st.Simulated {
+		t.Errorf("status %+v: want an edge without a prover on a simulated network", st)
+	}
+	fetches := edge.Exchange().Fetches()
+	if len(fetches) == 0 || fetches[len(fetches)-1].Path != "holders" {
+		t.Errorf("fetches %+v: want the last to have come from holders", fetches)
+	}
+}
+
+// One flipped byte in the sealed files, and the next report drops the file.
+func TestCorruptedSealedFileIsDropped(t *testing.T) {
+	ctx := deadline(t, 30*time.Second)
+	d := devnet(t, node.DevnetConfig{Storage: 2})
+	_, a := order(ctx, t, d)
+	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
+	corrupt(t, d.Sealed(0))
+	until(ctx, t, d, "the liar's replica is gone", func(v *chain.View) bool {
+		f, ok := v.File(a.Root)
+		_, listed := f.Replica(d.Nodes[0].ID())
+		return ok && !listed
+	})
+	if hs := d.Solo.View().Holders(a.Root); len(hs) != 1 || hs[0].Node != d.Nodes[1].ID() {
+		t.Errorf("holders: %+v, want only node 1", hs)
+	}
+}
+
+// corrupt flips a byte in the middle of the largest file below dir.
+func corrupt(t *testing.T, dir string) {
+	t.Helper()
+	var largest string
+	var size int64
+	err := filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if err == nil && info.Mode().IsRegular() && info.Size() > size && filepath.Base(filepath.Dir(path)) != "srd" {
+			largest, size = path, info.Size()
+		}
+		return err
+	})
+	if err != nil || size == 0 {
+		t.Fatalf("no sealed file below %s: %v", dir, err)
+	}
+	f, err := os.OpenFile(largest, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, size/2); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b, size/2); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("flipped a bit in the middle of %s, %d bytes", largest, size)
+}

@@ -1,0 +1,51 @@
+package node
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// metrics are the node's own collectors, in a registry that the exchange and
+// the gateway add theirs to. Each node has one, so many can share a process.
+type metrics struct {
+	reg     *prometheus.Registry
+	deeds   *prometheus.CounterVec
+	reports *prometheus.CounterVec
+}
+
+func newMetrics(c Chain) *metrics {
+	m := &metrics{
+		reg: prometheus.NewRegistry(),
+		deeds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lode_node_deeds_total", Help: "Deeds of the keeper, by kind and outcome.",
+		}, []string{"deed", "outcome"}),
+		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lode_node_reports_total", Help: "Reports to the chain, by outcome.",
+		}, []string{"outcome"}),
+	}
+	m.reg.MustRegister(m.deeds, m.reports, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "lode_chain_height", Help: "Last committed height.",
+		}, func() float64 { return float64(c.View().Height()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "lode_chain_stopped", Help: "1 while no blocks come.",
+		}, func() float64 {
+			if c.Status().Stopped != "" {
+				return 1
+			}
+			return 0
+		}),
+	)
+	return m
+}
+
+func outcome(ok bool) string {
+	if ok {
+		return "done"
+	}
+	return "failed"
+}
+
+func (m *metrics) deed(v verb, ok bool) { m.deeds.WithLabelValues(string(v), outcome(ok)).Inc() }
+func (m *metrics) report(ok bool)       { m.reports.WithLabelValues(outcome(ok)).Inc() }

@@ -1,0 +1,263 @@
+package node
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/market"
+	"github.com/lode-node/lode/mpow"
+)
+
+// Status tells how the node is.
+func (n *Node) Status() StatusAnswer {
+	v, s := n.chain.View(), n.chain.Status()
+	p := v.Params()
+	a := StatusAnswer{
+		Height: v.Height(), AppHash: hex.EncodeToString(v.AppHash()), ChainID: v.ChainID(), Class: v.Class(),
+		Slot: v.Slot(), Era: p.EraOf(v.Height()), ID: n.id, Role: n.c.Role, Kind: n.kind, Simulated: p.Mpow.AllowSimulated,
+		Version: n.c.Version, CatchingUp: s.CatchingUp, Validator: s.Validator, ChainPeers: s.Peers, Stopped: s.Stopped,
+		Peers: len(n.host.Network().Peers()), Addrs: n.Addrs(), Gateway: n.gateway, Faults: n.faults.On(),
+		Work: []Work{}, Failed: []Failure{},
+	}
+	if n.keeper == nil {
+		return a
+	}
+	last, info := n.reporter.state()
+	a.Report, a.Prover = &last, &info
+	a.Work, a.Failed = n.keeper.state()
+	return a
+}
+
+// state returns copies of what is under way and of what failed, by root.
+func (k *keeper) state() ([]Work, []Failure) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	work, failed := []Work{}, []Failure{}
+	for _, w := range k.under {
+		work = append(work, Work{Root: w.Root, Since: w.Since, Blocks: atomic.LoadInt64(&w.Blocks), Bytes: atomic.LoadInt64(&w.Bytes)})
+	}
+	for c, text := range k.failed {
+		failed = append(failed, Failure{Root: c, Error: text})
+	}
+	slices.SortFunc(work, func(a, b Work) int { return strings.Compare(a.Root.String(), b.Root.String()) })
+	slices.SortFunc(failed, func(a, b Failure) int { return strings.Compare(a.Root.String(), b.Root.String()) })
+	return work, failed
+}
+
+func (n *Node) getParams(*http.Request) (any, error) {
+	v := n.chain.View()
+	return ParamsAnswer{Height: v.Height(), Params: Params{ChainID: v.ChainID(), Class: v.Class(), Params: v.Params()}}, nil
+}
+
+func (n *Node) getGenesis(*http.Request) (any, error) {
+	if n.genesis.ChainID == "" {
+		return nil, notFound("genesis: this node was handed its chain and has no file of it")
+	}
+	return GenesisAnswer{Height: n.chain.View().Height(), Genesis: n.genesis}, nil
+}
+
+func (n *Node) getAccount(r *http.Request) (any, error) {
+	id, err := pathID(r)
+	if err != nil {
+		return nil, err
+	}
+	v := n.chain.View()
+	a := v.Account(id)
+	return AccountAnswer{Height: v.Height(), ID: id, Nonce: a.Nonce, Free: a.Free}, nil
+}
+
+func (n *Node) getQuote(r *http.Request) (any, error) {
+	size, err := queryNumber(r, "size")
+	if err != nil {
+		return nil, err
+	}
+	blocks, err := queryNumber(r, "blocks")
+	if err != nil {
+		return nil, err
+	}
+	v := n.chain.View()
+	q, err := v.Quote(size, int64(blocks))
+	if err != nil {
+		return nil, &failure{status: http.StatusUnprocessableEntity, code: chain.CodeRefused, text: err.Error()}
+	}
+	return QuoteAnswer{Height: v.Height(), Size: size, Duration: int64(blocks), Base: q.Base, Bytes: q.Bytes, Key: q.Key, Total: q.Total}, nil
+}
+
+func (n *Node) getOrders(r *http.Request) (any, error) {
+	var payer peer.ID
+	if s := r.URL.Query().Get("account"); s != "" {
+		var err error
+		if payer, err = peer.Decode(s); err != nil {
+			return nil, badRequest("account=%q: %v", s, err)
+		}
+	}
+	v := n.chain.View()
+	a := OrdersAnswer{Height: v.Height(), Orders: []Order{}}
+	for f := range v.Files() {
+		if o := n.order(v, f); payer == "" || slices.Contains(o.Payers, payer) {
+			a.Orders = append(a.Orders, o)
+		}
+	}
+	return a, nil
+}
+
+func (n *Node) getOrder(r *http.Request) (any, error) {
+	c, err := pathCID(r)
+	if err != nil {
+		return nil, err
+	}
+	v := n.chain.View()
+	f, ok := v.File(c)
+	if !ok {
+		return nil, notFound("order %v: none on chain at height %d: it was never placed, was refunded, or has closed", c, v.Height())
+	}
+	return OrderAnswer{Height: v.Height(), Order: n.order(v, f)}, nil
+}
+
+// order shows a file record for people.
+func (n *Node) order(v *chain.View, f market.File) Order {
+	p := v.Params()
+	o := Order{
+		Root: f.Root.Cid(), State: f.State, Size: f.Size, Opened: f.Opened, Expiry: f.Expiry, Pool: f.Pool,
+		Payers: slices.Clone(f.Payers), Sources: f.Sources(), Payments: []Payment{}, Replicas: []Replica{},
+	}
+	for _, y := range f.Payments {
+		o.Size = max(o.Size, y.Size)
+		o.Payments = append(o.Payments, Payment{Payer: y.Payer, Size: y.Size, Amount: y.Sum(), Tip: y.Tip, Blocks: y.Blocks})
+		if !slices.Contains(o.Payers, y.Payer) {
+			o.Payers = append(o.Payers, y.Payer)
+		}
+	}
+	if f.Prepaid != nil {
+		o.Prepaid = f.Prepaid.Amount
+	}
+	if f.State == market.Pending {
+		o.RefundAt = p.Market.RefundAt(f)
+	}
+	for _, r := range f.Replicas {
+		e := Replica{Node: r.Node, Owner: r.Owner, Since: p.SlotOf(r.Height), Seated: r.Seat != nil, Accrued: r.Vest.Sum()}
+		if node, ok := v.Node(r.Node); ok {
+			e.Kind, e.Last = node.Kind.String(), node.LastSlot
+		}
+		o.Replicas = append(o.Replicas, e)
+	}
+	o.Why = n.why(o, v)
+	return o
+}
+
+// why says in a sentence what an order waits for, or what ends it.
+func (n *Node) why(o Order, v *chain.View) string {
+	switch o.State {
+	case market.Pending:
+		s := fmt.Sprintf("no holder has proved it yet; refunded at height %d if none does", o.RefundAt)
+		if len(o.Sources) == 0 {
+			s += "; no source was named, so holders must find it by themselves"
+		}
+		if n.keeper != nil {
+			work, failed := n.keeper.state()
+			for _, w := range work {
+				if w.Root.Equals(o.Root) {
+					s += fmt.Sprintf("; this node is fetching it: %d blocks, %d bytes so far", w.Blocks, w.Bytes)
+				}
+			}
+			for _, f := range failed {
+				if f.Root.Equals(o.Root) {
+					s += "; this node tried last: " + f.Error
+				}
+			}
+		}
+		return s
+	case market.Live:
+		return fmt.Sprintf("%d replicas; paid for until height %d, now %d", len(o.Replicas), o.Expiry, v.Height())
+	case market.Expired:
+		return fmt.Sprintf("its time ended at height %d; it closes a slot later unless ordered again", o.Expiry)
+	}
+	return ""
+}
+
+func (n *Node) getHolders(r *http.Request) (any, error) {
+	c, err := pathCID(r)
+	if err != nil {
+		return nil, err
+	}
+	v := n.chain.View()
+	a := HoldersAnswer{Height: v.Height(), Root: c, Holders: []Holder{}}
+	for _, h := range v.Holders(c) {
+		a.Holders = append(a.Holders, Holder{Node: h.Node, Owner: h.Owner, Kind: h.Kind.String(), Last: h.Last, Credit: h.Credit, Addrs: texts(h.Addrs)})
+	}
+	return a, nil
+}
+
+func texts(as []ma.Multiaddr) []string {
+	out := make([]string, len(as))
+	for i, a := range as {
+		out[i] = a.String()
+	}
+	return out
+}
+
+func (n *Node) getNodes(*http.Request) (any, error) {
+	v := n.chain.View()
+	a := NodesAnswer{Height: v.Height(), Nodes: []NodeEntry{}}
+	for e := range v.Nodes() {
+		a.Nodes = append(a.Nodes, nodeEntry(v, e))
+	}
+	return a, nil
+}
+
+func (n *Node) getNode(r *http.Request) (any, error) {
+	id, err := pathID(r)
+	if err != nil {
+		return nil, err
+	}
+	v := n.chain.View()
+	e, ok := v.Node(id)
+	if !ok {
+		return nil, notFound("node %v: not registered at height %d", id, v.Height())
+	}
+	return NodeAnswer{Height: v.Height(), Node: nodeEntry(v, e), Replicas: v.Replicas(id)}, nil
+}
+
+// nodeEntry shows a node record for people.
+func nodeEntry(v *chain.View, e mpow.Node) NodeEntry {
+	id := peer.ID(e.Account)
+	workload := e.Workload()
+	if e.LastSlot == 0 || e.LastSlot+1 < v.Slot() || e.LastSlot <= e.PunishedUntil {
+		workload = 0 // silent in the last full slot, or punished (spec §3.7)
+	}
+	return NodeEntry{
+		ID: id, Owner: peer.ID(e.Owner()), Kind: e.Kind.String(), Key: hex.EncodeToString(e.Key), AttestedUntil: e.AttestedUntil,
+		Seq: e.Seq, Last: e.LastSlot, Reports: e.Reports, Misses: e.Misses, PunishedUntil: e.PunishedUntil,
+		SRDBytes: e.SRDBytes, FileBytes: e.FileBytes, Power: e.Power, Workload: workload, Addrs: texts(v.Addrs(id)),
+	}
+}
+
+func (n *Node) getPeers(*http.Request) (any, error) {
+	v := n.chain.View()
+	a := PeersAnswer{Height: v.Height(), Peers: []Peer{}}
+	for _, p := range n.ex.Peers() {
+		e := Peer{PeerStat: p}
+		if node, ok := v.Node(p.ID); ok {
+			e.Kind = node.Kind.String()
+		}
+		a.Peers = append(a.Peers, e)
+	}
+	return a, nil
+}
+
+func (n *Node) getSupply(*http.Request) (any, error) {
+	v := n.chain.View()
+	return SupplyAnswer{Height: v.Height(), Supply: v.Supply()}, nil
+}
+
+func (n *Node) getFetches(*http.Request) (any, error) {
+	return FetchesAnswer{Height: n.chain.View().Height(), Fetches: n.ex.Fetches()}, nil
+}
