@@ -51,6 +51,7 @@ func newCometNet(t testing.TB, validators, others int) *cometNet {
 	t.Helper()
 	params, err := chain.Preset(chain.ClassDev)
 	must(t, err)
+	params = params.WithSlots(4, 3) // an era, with its validator updates, every 12 blocks
 	params.BlockTime = 150
 	n := &cometNet{genesis: chain.Genesis{
 		ChainID: "dev-comet", Class: chain.ClassDev, Time: time.Now().Add(-time.Second).UTC().Truncate(time.Millisecond), Params: params,
