@@ -140,6 +140,7 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 	}
 	led, err := openLedger(cfg.Ledger, cfg.Credit)
 	if err != nil {
+		m.unregister()
 		return nil, err
 	}
 	e := &Exchange{

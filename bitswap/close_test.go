@@ -81,7 +81,7 @@ func TestEndOfTheContextCloses(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
-	if err := ex.Close(); err != nil { // waits for the close that the context began, or is it
+	if err := ex.Close(); err != nil { // waits if the context began it already
 		t.Fatal(err)
 	}
 	if _, err := ex.GetBlock(context.Background(), blocks.NewBlock(nil).Cid()); !errors.Is(err, bitswap.ErrClosed) {
@@ -124,10 +124,10 @@ func TestLedgerIsReadBackByTheNextExchange(t *testing.T) { // spec §7.1
 	ex := newExchange(t, cfg())
 	fetched(t, ctx, ex, root, data)
 	fetched(t, ctx, ex, root, data)
-	before := map[peer.ID]bitswap.PeerStat{good.ID(): ex.Peer(good.ID()), empty.ID(): ex.Peer(empty.ID())}
 	if err := ex.Close(); err != nil {
 		t.Fatal(err)
 	}
+	before := map[peer.ID]bitswap.PeerStat{good.ID(): ex.Peer(good.ID()), empty.ID(): ex.Peer(empty.ID())}
 	ex = newExchange(t, cfg())
 	for p, was := range before {
 		if got := ex.Peer(p); got.Entry.Duty != was.Entry.Duty || got.Entry.In != was.Entry.In {

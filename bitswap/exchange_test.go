@@ -3,6 +3,7 @@ package bitswap_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -86,8 +87,14 @@ func TestFileComesThoughOneHolderIsBad(t *testing.T) { // spec §7.2
 			bad := c.bad(t, &memory{src})
 			a, _ := stockPeer(t, src)
 			b, _ := stockPeer(t, copyStore(t, src))
+			h := newHost(t)
+			if c.name != "dead" { // a connected peer that the chain thinks best of is asked first
+				if err := h.Connect(ctx, bad); err != nil {
+					t.Fatal(err)
+				}
+			}
 			ex := newExchange(t, bitswap.Config{
-				Holders: held(root, info(a), info(b), bad),
+				Host: h, Holders: held(root, info(a), info(b), bad),
 				Score: func(p peer.ID) credit.Prior { // the chain thinks best of the bad one
 					if p == bad.ID {
 						return credit.Prior{P: 950_000}
@@ -98,6 +105,9 @@ func TestFileComesThoughOneHolderIsBad(t *testing.T) { // spec §7.2
 			f := fetched(t, ctx, ex, root, data)
 			if !strings.Contains("holders both", f.Path) || f.Path == "" {
 				t.Errorf("path %q, want holders", f.Path)
+			}
+			for ex.Peer(bad.ID).Entry.Duty.Missed() == 0 && ctx.Err() == nil {
+				runtime.Gosched() // the dial of the dead one may outlast the fetch
 			}
 			stat := ex.Peer(bad.ID)
 			good := ex.Peer(a.ID())

@@ -119,6 +119,9 @@ func (s *stockSession) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, e
 	s.look(ctx, c)
 	b, err := s.fetcher.GetBlock(ctx, c)
 	if err != nil {
+		s.e.mu.Lock()
+		defer s.e.mu.Unlock()
+		s.rec.note(err.Error())
 		return nil, err
 	}
 	return s.seen(b), nil
@@ -155,7 +158,7 @@ func (s *stockSession) look(ctx context.Context, c cid.Cid) {
 	}
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()
-	s.rec.begin(nil)
+	s.rec.start()
 	s.rec.fellBack()
 }
 

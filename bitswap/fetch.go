@@ -111,9 +111,7 @@ func (r *record) named(root cid.Cid) {
 
 // begin notes a call.
 func (r *record) begin(state *retrieval.State) {
-	if r.Blocks == 0 && r.Open == 0 && len(r.Errors) == 0 {
-		r.Started = time.Now().UTC()
-	}
+	r.start()
 	r.Open++
 	if state != nil {
 		r.state = state
@@ -121,6 +119,13 @@ func (r *record) begin(state *retrieval.State) {
 		if r.Root.Defined() && !state.GetRootCID().Defined() {
 			state.SetRootCID(r.Root)
 		}
+	}
+}
+
+// start sets the clock for the time to first byte, before anything has happened.
+func (r *record) start() {
+	if r.Blocks == 0 && r.Open == 0 && len(r.Errors) == 0 {
+		r.Started = time.Now().UTC()
 	}
 }
 
@@ -283,8 +288,8 @@ func (e *Exchange) noteOutcome(a action) {
 	case credit.Served, credit.Sent:
 		return
 	case credit.DontHave:
-		for rec := range e.concerned(a.peer) {
-			if line := rec.asked(a.peer); line != nil {
+		for _, r := range e.waiting[a.cid] {
+			if line := r.rec.asked(a.peer); line != nil {
 				line.DontHave++
 			}
 		}
@@ -317,7 +322,7 @@ func (e *Exchange) noteExtra(from peer.ID, c cid.Cid, size uint64) {
 		return
 	}
 	e.m.unwanted.Inc()
-	e.log.Warn("peer sent a block that nobody asked for", "peer", from, "cid", c)
+	e.log.Debug("peer sent a block that nobody asked for", "peer", from, "cid", c)
 	e.sched.unwanted(e.now(), from)
 }
 

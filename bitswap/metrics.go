@@ -1,8 +1,6 @@
 package bitswap
 
 import (
-	"errors"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lode-node/lode/credit"
@@ -80,11 +78,15 @@ func (m *metrics) register(cs ...prometheus.Collector) error {
 	if m.reg == nil {
 		return nil
 	}
-	var errs []error
-	for _, c := range cs {
-		errs = append(errs, m.reg.Register(c))
+	for i, c := range cs {
+		if err := m.reg.Register(c); err != nil {
+			for _, taken := range cs[:i] {
+				m.reg.Unregister(taken)
+			}
+			return err
+		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // unregister frees the names, so that a node may build another exchange.

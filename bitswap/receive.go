@@ -68,6 +68,7 @@ func (e *Exchange) PeerDisconnected(p peer.ID) {
 	e.sched.gone(e.now(), p)
 	if o := e.outs[p]; o != nil && !o.running {
 		delete(e.outs, p)
+		e.spawn(o.close)
 	}
 	e.act()
 }

@@ -142,7 +142,7 @@ const (
 type action struct {
 	kind  actionKind
 	peer  peer.ID
-	cid   cid.Cid
+	cid   cid.Cid // also of a DONT_HAVE that is booked
 	prio  int32
 	event credit.Event // for doBook
 	hedge bool         // for doAsk: a second peer for the same block
@@ -352,6 +352,7 @@ func (s *schedule) dontHave(now int64, id peer.ID, cs ...cid.Cid) {
 			}
 		}
 		s.book(p, credit.Event{Kind: credit.DontHave, Duty: duty})
+		s.out[len(s.out)-1].cid = c
 	}
 	s.settle()
 }
