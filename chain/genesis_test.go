@@ -144,7 +144,7 @@ func TestDevGenesis(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(g.Accounts) != 2 || g.Validators[0].Bond != 1000*coin.LODE || g.Accounts[0].Free != 1_000_000*coin.LODE {
+	if len(g.Accounts) != 2 || g.Validators[0].Bond != 1_000_000 || g.Accounts[0].Free != 1_000_000*coin.LODE {
 		t.Errorf("%+v, want both funded once and the bond filled in", g)
 	}
 	if _, err := DevGenesis(DevConfig{ChainID: "lode-net", Validators: []GenesisValidator{v}}); err == nil {
