@@ -147,7 +147,7 @@ func readRecord(aead cipher.AEAD, data []byte, n uint64) (plain, rest []byte, er
 	}
 	size := int64(binary.LittleEndian.Uint32(data))
 	if crc32.ChecksumIEEE(data[:4]) != binary.LittleEndian.Uint32(data[4:]) {
-		if len(bytes.Trim(data, "\x00")) == 0 {
+		if len(bytes.Trim(data[frameSize:], "\x00")) == 0 {
 			return nil, nil, errTorn // grown by a crash, not written
 		}
 		return nil, nil, errors.New("damaged")

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/lode-node/lode/enclave"
+	"github.com/lode-node/lode/mpow"
+)
+
+func TestBadFlags(t *testing.T) {
+	dir := t.TempDir()
+	for _, args := range [][]string{
+		{}, {"--dir", dir}, {"--socket", "s"}, {"--dir", dir, "--socket", "s", "extra"}, {"--nonsense"},
+		{"--dir", dir, "--socket", "s", "--class", "moon"},
+	} {
+		if err := run(t.Context(), args, io.Discard); !errors.Is(err, errUsage) {
+			t.Errorf("%q: %v, want a usage error", args, err)
+		}
+	}
+	if err := run(t.Context(), []string{"--help"}, io.Discard); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("--help: %v", err)
+	}
+}
+
+// Without hardware it does not start unless told to simulate (spec §3.3).
+func TestWithoutHardwareItWantsSimulate(t *testing.T) {
+	dir := t.TempDir()
+	err := run(t.Context(), []string{"--dir", dir, "--socket", filepath.Join(dir, "s")}, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "--simulate") {
+		t.Fatalf("got %v", err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("it left %v, %v", entries, err)
+	}
+}
+
+// It answers on its socket until it is told to stop, replaces a socket that a
+// killed one left, and says on its first line that it is simulated.
+func TestRuns(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	args := []string{"--dir", filepath.Join(dir, "p"), "--socket", socket, "--simulate", "--srd-unit", "65536", "--srd-leaf", "16384"}
+	for range 2 {
+		ctx, stop := context.WithCancel(t.Context())
+		out, in := io.Pipe()
+		done := make(chan error, 1)
+		go func() {
+			done <- run(ctx, args, in)
+			in.Close()
+		}()
+		lines := bufio.NewScanner(out)
+		if !lines.Scan() || !strings.Contains(lines.Text(), "SIMULATED") {
+			t.Fatalf("first line %q", lines.Text())
+		}
+		for lines.Scan() && !strings.Contains(lines.Text(), "prover listens") {
+		}
+		go io.Copy(io.Discard, out)
+		c := enclave.New(socket)
+		info, err := c.Info(ctx)
+		if err != nil || info.Kind != mpow.KindSimulated {
+			t.Fatalf("%+v, %v", info, err)
+		}
+		if err := run(t.Context(), args, io.Discard); err == nil {
+			t.Fatal("a second one runs on the same directory")
+		}
+		if mode, err := os.Stat(socket); err != nil || mode.Mode().Perm()&0o077 != 0 {
+			t.Fatalf("socket %v, %v: others may use it", mode.Mode(), err)
+		}
+		c.Close()
+		stop()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		// As a killed one leaves it: a socket on which nobody listens.
+		if f, err := listen(socket); err != nil {
+			t.Fatal(err)
+		} else {
+			f.(interface{ SetUnlinkOnClose(bool) }).SetUnlinkOnClose(false)
+			f.Close()
+		}
+	}
+}
