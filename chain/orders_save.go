@@ -8,6 +8,7 @@ import (
 
 	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/market"
+	"github.com/lode-node/lode/mpow"
 )
 
 // now is what the rules of the market know of this block.
@@ -160,6 +161,14 @@ func checkOrders(s *state) (sum coin.Amount, err error) {
 		}
 		return true
 	})
+	c := proven.must(s, provenKey)
+	nodes.each(s, func(_ peer.ID, n mpow.Node) bool {
+		c.Files, c.SRD = c.Files-n.FileBytes, c.SRD-n.SRDBytes
+		return true
+	})
+	if err == nil && c != (capacity{}) {
+		err = fmt.Errorf("the capacity of all nodes is %+v more than the sum of theirs (spec §9.4)", c)
+	}
 	purses.each(s, func(_ peer.ID, b market.Purse) bool {
 		sum = mustAdd(sum, b.Vest.Sum())
 		return true

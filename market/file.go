@@ -97,6 +97,9 @@ type Rate struct {
 	_     struct{}    `cbor:",toarray"`
 	Pool  coin.Amount `json:"pool"`
 	Parts uint64      `json:"parts"` // 0: nothing to earn
+	// Places are how many the parts are for: no more are given until the next
+	// rate, should Params.PaidReplicas rise on the way.
+	Places int `json:"places"`
 }
 
 // A Prepaid is money for renewals. What is left at the close is the payer's,

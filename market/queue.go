@@ -144,7 +144,7 @@ func (p Params) seat(f *File, now Now) {
 	if f.State != Live || s >= p.slot(f.Expiry) {
 		return
 	}
-	free := p.PaidReplicas - f.seated()
+	free := min(p.PaidReplicas, f.Rate.Places) - f.seated()
 	for i := range f.Replicas {
 		if free <= 0 {
 			return
@@ -177,8 +177,8 @@ func (f *File) unseat() {
 // left as well (spec §5.4).
 func (p Params) fix(f *File, now Now) {
 	s := p.slot(now.Height)
-	left := p.slot(f.Expiry) - 1 - s
-	parts := left * uint64(max(p.PaidReplicas, f.seated()))
+	places := max(p.PaidReplicas, f.seated())
+	parts := (p.slot(f.Expiry) - 1 - s) * uint64(places)
 	for i := range f.Replicas {
 		r := &f.Replicas[i]
 		r.Earned, r.Got = 0, 0
@@ -189,5 +189,5 @@ func (p Params) fix(f *File, now Now) {
 			parts++
 		}
 	}
-	f.Rate = Rate{Pool: f.Pool, Parts: parts}
+	f.Rate = Rate{Pool: f.Pool, Parts: parts, Places: places}
 }

@@ -15,7 +15,7 @@ func TestHoldersEarnOnlyReportedSlots(t *testing.T) { // spec §5.4
 	w := newWorld(t)
 	w.must(w.place("user", 1<<20, 600, 0)) // slot 1; expiry 640, slots 2 to 31 are paid
 	w.must(w.prove("n1", 1<<20))
-	if got, want := w.file.Rate, (market.Rate{Pool: w.file.Pool, Parts: 30 * 4}); got != want {
+	if got, want := w.file.Rate, (market.Rate{Pool: w.file.Pool, Parts: 30 * 4, Places: 4}); got != want {
 		t.Fatalf("rate %+v, want %+v", got, want)
 	}
 	w.must(w.settle())
@@ -298,6 +298,37 @@ func TestSettlingOftenOrSeldomPaysTheSame(t *testing.T) { // spec §5.4, the att
 	}
 	if r := seldom.file.Replicas[0]; r.Vest.Sum() != seldom.file.Rate.Pool/4 {
 		t.Errorf("a holder that never missed got %d of %d", r.Vest.Sum(), seldom.file.Rate.Pool)
+	}
+}
+
+func TestMorePlacesComeWithTheNextRate(t *testing.T) { // spec §1.5, §9.2: PaidReplicas may change while orders run
+	w := newWorld(t)
+	w.p.PaidReplicas = 1
+	w.must(w.place("user", 1<<20, 60, 0))
+	for _, n := range []string{"n1", "n2", "n3"} {
+		w.must(w.prove(n, 1<<20))
+	}
+	w.p.PaidReplicas = 3
+	for range 3 {
+		w.nextSlot()
+		for _, n := range []string{"n1", "n2", "n3"} {
+			w.report(n)
+		}
+		w.must(w.settle())
+	}
+	if w.file.Replicas[1].Seat != nil {
+		t.Error("a second place came without money for it")
+	}
+	w.must(w.place("user", 1<<20, 60, 0))
+	if w.file.Replicas[1].Seat == nil || w.file.Replicas[2].Seat == nil {
+		t.Error("a new order did not bring the new places")
+	}
+	w.p.PaidReplicas = 1
+	for w.file.State == market.Live {
+		w.nextSlot()
+		for _, n := range []string{"n1", "n2", "n3"} {
+			w.report(n)
+		}
 	}
 }
 
