@@ -103,8 +103,8 @@ func untrace(b blocks.Block) (blocks.Block, peer.ID, time.Duration) {
 	return b, "", 0
 }
 
-// credit0 is the outcome of a block from a peer that we did not choose.
-func credit0(size uint64, now int64) credit.Event {
+// unchosen is the outcome of a block from a peer that we did not choose.
+func unchosen(size uint64, now int64) credit.Event {
 	return credit.Event{Kind: credit.Served, Bytes: size, At: now / 1_000_000}
 }
 
@@ -171,7 +171,7 @@ func (s *stockSession) seen(b blocks.Block) blocks.Block {
 	s.rec.got(from, pathFallback, size)
 	s.e.m.received(pathFallback, size)
 	if from != "" && s.e.cfg.Strategy == Observe {
-		ev := credit0(size, s.e.now())
+		ev := unchosen(size, s.e.now())
 		ev.TTFB = uint64(max(delay.Microseconds(), 1))
 		_, ev.Duty = s.e.holding.Peek(from)
 		s.e.ledger.apply(from, ev)

@@ -228,6 +228,9 @@ func (r *record) got(from peer.ID, path string, size uint64) (first time.Duratio
 	default:
 		r.Path = pathBoth
 	}
+	if from == "" {
+		return first
+	}
 	if a := r.asked(from); a != nil {
 		a.Blocks++
 		a.Bytes += size

@@ -123,7 +123,9 @@ func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
 	path := pathHolders
 	if !asked {
 		path = pathFallback
-		e.ledger.apply(from, credit0(size, e.now()))
+		if from != "" { // boxo's client names nobody for a block of our own store
+			e.ledger.apply(from, unchosen(size, e.now()))
+		}
 	}
 	if root.Defined() {
 		e.index.Add(string(c.Hash()), root)
