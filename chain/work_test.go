@@ -227,6 +227,30 @@ func TestReportsMissesAndPunishment(t *testing.T) { // spec §3.5, §3.7
 	}
 }
 
+// During a slot an owner has what the slot before brought it, and a miss costs
+// the owner that and the punishment, nobody else (spec §3.7).
+func TestWorkloadOfAnOwner(t *testing.T) {
+	s := testSolo(t, SoloConfig{})
+	e := newTwin(t, s, "bob")
+	s.Block()
+	e.register()
+	want := []uint64{0, 0, 1, 1, 0, 0, 0, 1, 1} // in slots 0 to 8: 3 is missed, so 4 and 5 count for nothing
+	unit := 3*s.View().Params().Mpow.SRDUnit + 1000
+	for slot := mpow.Slot(1); slot < mpow.Slot(len(want)); slot++ {
+		inSlot(s, slot)
+		if got := s.View().Stake(e.id).Workload; got != want[slot]*unit {
+			t.Errorf("slot %d: workload %d, want %d", slot, got, want[slot]*unit)
+		}
+		switch slot {
+		case 1:
+			e.report(testFile("a", 1000))
+		case 3:
+		default:
+			e.report()
+		}
+	}
+}
+
 // The liars of the project's plan: each is refused with the reason, and nothing
 // changes (spec §3.5, §3.6).
 func TestReportLiars(t *testing.T) {

@@ -37,7 +37,8 @@ func TestReportCannotBeSignedWithABadRoot(t *testing.T) {
 }
 
 func TestDecodeTakesOneEncodingOnly(t *testing.T) {
-	good, err := mpow.Encode(mpow.Load{Slot: 1, Bytes: 2})
+	want := mpow.NumberReply{Number: 2}
+	good, err := mpow.Encode(want)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,18 +46,19 @@ func TestDecodeTakesOneEncodingOnly(t *testing.T) {
 		"trailing byte": append(bytes.Clone(good), 0),
 		"cut":           good[:len(good)-1],
 		"empty":         {},
-		"longer number": bytes.Replace(good, []byte("slot\x01"), []byte("slot\x18\x01"), 1),
-		"unknown field": bytes.Replace(good, []byte("slot"), []byte("sloT"), 1),
+		"longer number": append(bytes.Clone(good[:len(good)-1]), 0x18, 0x02),
+		"unknown field": bytes.Replace(good, []byte("number"), []byte("numbeR"), 1),
 		"indefinite":    append(append([]byte{0xbf}, good[1:]...), 0xff),
+		"tagged":        append([]byte{0xd8, 0x40}, good...),
 	} {
-		var l mpow.Load
-		if err := mpow.Decode(bad, &l); err == nil {
-			t.Errorf("%s: % x was taken as %+v", name, bad, l)
+		var n mpow.NumberReply
+		if err := mpow.Decode(bad, &n); err == nil {
+			t.Errorf("%s: % x was taken as %+v", name, bad, n)
 		}
 	}
-	var l mpow.Load
-	if err := mpow.Decode(good, &l); err != nil || l != (mpow.Load{Slot: 1, Bytes: 2}) {
-		t.Errorf("%+v, %v", l, err)
+	var n mpow.NumberReply
+	if err := mpow.Decode(good, &n); err != nil || n != want {
+		t.Errorf("%+v, %v", n, err)
 	}
 }
 

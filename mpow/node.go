@@ -65,56 +65,6 @@ func DecodeNode(data []byte) (Node, error) {
 	return n, nil
 }
 
-// A Load is the workload that somebody got in one slot.
-type Load struct {
-	Slot  Slot   `json:"slot"`
-	Bytes uint64 `json:"bytes"`
-}
-
-// Loads are the last two slots in which an owner, or the network, got workload
-// (spec §3.7): no other slot is ever asked for.
-type Loads struct {
-	Last   Load `json:"last"`
-	Before Load `json:"before"`
-}
-
-// Add returns l with bytes more in slot s. A slot before the last one known is
-// an error of the caller.
-func (l Loads) Add(s Slot, bytes uint64) (Loads, error) {
-	if s < l.Last.Slot {
-		return l, fmt.Errorf("workload for slot %d after slot %d", s, l.Last.Slot)
-	}
-	if s > l.Last.Slot {
-		l = Loads{Last: Load{Slot: s}, Before: l.Last}
-	}
-	sum := l.Last.Bytes + bytes
-	if sum < bytes {
-		return l, errors.New("workload overflows")
-	}
-	l.Last.Bytes = sum
-	return l, nil
-}
-
-// At returns the bytes got in slot s, 0 if none are known.
-func (l Loads) At(s Slot) uint64 {
-	switch s {
-	case l.Last.Slot:
-		return l.Last.Bytes
-	case l.Before.Slot:
-		return l.Before.Bytes
-	}
-	return 0
-}
-
-// During returns the workload that counts while slot s runs: what was got in
-// the slot before (spec §3.7).
-func (l Loads) During(s Slot) uint64 {
-	if s == 0 {
-		return 0
-	}
-	return l.At(s - 1)
-}
-
 // A Register offers an enclave key for an account (spec §3.2). The account is
 // the sender of the message; the evidence binds it.
 type Register struct {

@@ -119,27 +119,6 @@ func TestMsgHoldsExactlyOneVerb(t *testing.T) { // spec §2.1
 	}
 }
 
-func TestLoadsKeepTwoSlots(t *testing.T) { // spec §3.7
-	var l mpow.Loads
-	var err error
-	for _, add := range []mpow.Load{{5, 10}, {5, 7}, {6, 1}, {8, 3}} {
-		if l, err = l.Add(add.Slot, add.Bytes); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for s, want := range map[mpow.Slot]uint64{5: 0, 6: 1, 7: 0, 8: 3, 9: 0} {
-		if got := l.At(s); got != want {
-			t.Errorf("slot %d: %d bytes, want %d", s, got, want)
-		}
-	}
-	if l.During(9) != 3 || l.During(7) != 1 || l.During(8) != 0 || l.During(0) != 0 {
-		t.Errorf("during: %+v", l)
-	}
-	if _, err := l.Add(7, 1); err == nil {
-		t.Error("a slot that has passed was taken")
-	}
-}
-
 func TestSlots(t *testing.T) { // spec §1.4
 	p := params(t)
 	for height, want := range map[int64]mpow.Slot{0: 0, 1: 0, 19: 0, 20: 1, 39: 1, 40: 2} {
