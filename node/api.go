@@ -251,7 +251,7 @@ func (n *Node) listenAPI() error {
 	if err != nil {
 		return fmt.Errorf("api.listen: %w", err)
 	}
-	n.apiAddr = l.Addr().String()
+	n.apiAddr, n.token = l.Addr().String(), token
 	n.serve("api", l, guarded(token, n.api()))
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -219,4 +220,117 @@ func corrupt(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	t.Logf("flipped a bit in the middle of %s, %d bytes", largest, size)
+}
+
+// A disk that fills up while sealing is told of, changes nothing on chain, and
+// the file is sealed once there is room.
+func TestFullDiskWhileSealing(t *testing.T) {
+	ctx := deadline(t, 30*time.Second)
+	d := devnet(t, node.DevnetConfig{Storage: 1})
+	n := d.Nodes[0]
+	if err := n.Faults().Set("disk-full", true); err != nil {
+		t.Fatal(err)
+	}
+	_, a := order(ctx, t, d)
+	until(ctx, t, d, "the node says that it failed", func(*chain.View) bool { return len(n.Status().Failed) == 1 })
+	if got := n.Status().Failed[0]; got.Root != a.Root || !strings.Contains(got.Error, "no space left") {
+		t.Errorf("failed: %+v, want no space left for %v", got, a.Root)
+	}
+	var o node.OrderAnswer
+	call(ctx, t, n, "GET", "orders/"+a.Root.String(), "", &o)
+	if o.Order.State != market.Pending || !strings.Contains(o.Order.Why, "no space left") {
+		t.Errorf("order: %+v, want it pending, saying why", o.Order)
+	}
+	if err := n.Faults().Set("disk-full", false); err != nil {
+		t.Fatal(err)
+	}
+	until(ctx, t, d, "the node is a holder", holders(a.Root, 1))
+	if got := n.Status().Failed; len(got) != 0 {
+		t.Errorf("failed: %+v, want it forgotten", got)
+	}
+}
+
+// An order that nobody can fetch stays pending, says why, and is refunded.
+func TestOrderNobodyCanFetchIsRefunded(t *testing.T) {
+	ctx := deadline(t, 40*time.Second)
+	d := devnet(t, node.DevnetConfig{Storage: 1,
+		Params: func(p *chain.Params) { quick(p); p.Market.PendingBlocks = 5 * p.Market.SlotBlocks },
+		Config: func(_ int, c *node.Config) { c.Keeper.FetchTimeout = node.Duration(300 * time.Millisecond) },
+	})
+	user := idOf(t, d.Users[0])
+	before := d.Solo.View().Account(user).Free
+	root := block([]byte("nobody has this")).Cid()
+	place(ctx, t, d, market.Place{Root: root.Bytes(), Size: 1 << 20, Blocks: 600, Tip: coin.LODE})
+	paid := before - d.Solo.View().Account(user).Free
+	until(ctx, t, d, "the node says that it failed", func(*chain.View) bool { return len(d.Nodes[0].Status().Failed) == 1 })
+	if got := d.Nodes[0].Status().Failed[0].Error; !strings.Contains(got, "no block for") {
+		t.Errorf("failed: %q, want that no block came", got)
+	}
+	until(ctx, t, d, "the refund", func(v *chain.View) bool { _, ok := v.File(root); return !ok })
+	after := d.Solo.View().Account(user).Free
+	if cost := before - after; cost >= paid || cost > coin.LODE/100 {
+		t.Errorf("the order cost %v of %v, want only fee and base", cost, paid)
+	}
+	until(ctx, t, d, "what was begun is dropped", func(*chain.View) bool { return len(d.Nodes[0].Status().Failed) == 0 })
+}
+
+// A gateway whose chain has stopped serves what it has, fetches from the
+// holders it knew, and says that the chain stands still.
+func TestGatewayServesWhenTheChainHasStopped(t *testing.T) {
+	ctx := deadline(t, 30*time.Second)
+	d := devnet(t, node.DevnetConfig{Storage: 2, Edges: 1})
+	_, a := order(ctx, t, d)
+	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
+	edge := d.Nodes[2]
+	if res, _ := ask(ctx, t, edge, "/ipfs/"+a.Root.String()+"/a.txt"); strings.Contains(res.Header.Get("Lode-Chain"), "stopped") {
+		t.Errorf("Lode-Chain: %q while blocks come", res.Header.Get("Lode-Chain"))
+	}
+	if err := d.Solo.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/a.txt", "/sub/big"} { // in the cache, and not
+		res, body := ask(ctx, t, edge, "/ipfs/"+a.Root.String()+path)
+		if res.StatusCode != http.StatusOK || !strings.Contains(res.Header.Get("Lode-Chain"), "stopped") {
+			t.Errorf("%s: %s, Lode-Chain %q, %.200s, want 200 and that the chain stopped", path, res.Status, res.Header.Get("Lode-Chain"), body)
+		}
+	}
+	if st := edge.Status(); st.Stopped == "" {
+		t.Errorf("status: %+v, want why no blocks come", st)
+	}
+}
+
+// A node that was killed while others went on comes back with its files, and
+// one that answers DONT_HAVE is passed over.
+func TestNodeComesBackAndAnotherDenies(t *testing.T) {
+	ctx := deadline(t, 40*time.Second)
+	d := devnet(t, node.DevnetConfig{Storage: 2, Edges: 1})
+	_, a := order(ctx, t, d)
+	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
+	d.Stop(0)
+	until(ctx, t, d, "node 0 is no holder any more", holders(a.Root, 1))
+	if err := d.Start(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	until(ctx, t, d, "node 0 is a holder again", holders(a.Root, 2))
+	if err := d.Nodes[1].Faults().Set("dont-have", true); err != nil {
+		t.Fatal(err)
+	}
+	edge := d.Nodes[2]
+	for _, path := range []string{"/a.txt", "/sub/big"} {
+		if res, body := ask(ctx, t, edge, "/ipfs/"+a.Root.String()+path); res.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s %.200s", path, res.Status, body)
+		}
+	}
+	var liar, honest uint64
+	for _, p := range edge.Exchange().Peers() {
+		switch p.ID {
+		case d.Nodes[0].ID():
+			honest = p.Micros
+		case d.Nodes[1].ID():
+			liar = p.Micros
+		}
+	}
+	if honest == 0 || liar != 0 && liar <= honest {
+		t.Errorf("expected times: %d µs of the one that serves, %d µs of the one that denies, want the second to be worse", honest, liar)
+	}
 }

@@ -117,6 +117,7 @@ type Node struct {
 	servers []server
 	gateway string // addresses as bound
 	apiAddr string
+	token   string
 	opened  []func() error // what Close closes, in reverse
 }
 

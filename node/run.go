@@ -229,3 +229,10 @@ func (n *Node) API() http.Handler { return n.api() }
 
 // Faults returns the switches of the faults.
 func (n *Node) Faults() *Faults { return n.faults }
+
+// APIAddr returns the host:port of the API on TCP, empty for none; Token is
+// what it asks for.
+func (n *Node) APIAddr() string { return n.apiAddr }
+
+// Token returns the bearer token of the API on TCP, empty when there is none.
+func (n *Node) Token() string { return n.token }
