@@ -136,9 +136,15 @@ func (rep *Report) compare() {
 		return vs[len(vs)/2]
 	}
 	first := func(r Fetch) float64 { return r.FirstByte.Seconds() * 1e3 }
-	speed := func(r Fetch) float64 { return float64(r.Bytes) / r.Total.Seconds() / 1e6 }
+	total := func(r Fetch) float64 { return r.Total.Seconds() * 1e3 }
+	// The search for providers is in the first byte; what follows is the transfer.
+	speed := func(r Fetch) float64 {
+		return float64(r.Bytes) / max(r.Total-r.FirstByte, time.Microsecond).Seconds() / 1e6
+	}
 	l, s := pick("lode", first), pick("stock", first)
 	rep.Ratios = append(rep.Ratios, Ratio{Name: "first-byte-cold", Lode: l, Stock: s, Ratio: s / l, Unit: "ms"})
+	l, s = pick("lode", total), pick("stock", total)
+	rep.Ratios = append(rep.Ratios, Ratio{Name: "total-cold", Lode: l, Stock: s, Ratio: s / l, Unit: "ms"})
 	l, s = pick("lode", speed), pick("stock", speed)
 	rep.Ratios = append(rep.Ratios, Ratio{Name: "throughput", Lode: l, Stock: s, Ratio: l / s, Unit: "MB/s"})
 }

@@ -28,7 +28,7 @@ func TestRunComparesBothClients(t *testing.T) {
 			t.Errorf("run %+v: want all bytes, and a first byte no sooner than two round trips", r)
 		}
 	}
-	for _, name := range []string{"RATIO first-byte-cold ", "RATIO throughput "} {
+	for _, name := range []string{"RATIO first-byte-cold ", "RATIO total-cold ", "RATIO throughput "} {
 		if !strings.Contains(out.String(), name) {
 			t.Errorf("printed %q, want a line %q", out.String(), name)
 		}

@@ -64,17 +64,20 @@ func (e *Exchange) refresh(root cid.Cid, s *session, sources []peer.AddrInfo, st
 // candidates reads who may be asked, each once, without ourselves.
 func (e *Exchange) candidates(root cid.Cid, sources []peer.AddrInfo) []source {
 	var out []source
-	seen := map[peer.ID]bool{e.cfg.Host.ID(): true}
+	seen := map[peer.ID]bool{}
 	now := e.now() / 1_000_000
 	take := func(infos []peer.AddrInfo, duty bool) {
 		for _, a := range infos {
-			if seen[a.ID] || a.ID == "" {
+			if a.ID == e.cfg.Host.ID() || a.ID == "" {
 				continue
 			}
-			seen[a.ID] = true
 			if len(a.Addrs) > 0 {
 				e.cfg.Host.Peerstore().AddAddrs(a.ID, a.Addrs, peerstore.RecentlyConnectedAddrTTL)
 			}
+			if seen[a.ID] {
+				continue
+			}
+			seen[a.ID] = true
 			out = append(out, source{
 				Candidate: credit.Candidate{ID: a.ID, Entry: e.ledger.get(a.ID).At(e.cfg.Credit, now), Prior: e.cfg.Score(a.ID), Duty: duty},
 				Connected: e.cfg.Host.Network().Connectedness(a.ID) == libnet.Connected,

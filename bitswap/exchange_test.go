@@ -163,7 +163,7 @@ func TestSourcesAreAskedWithoutBlame(t *testing.T) { // spec §5.1
 	a, _ := stockPeer(t, src)
 	empty, _ := stockPeer(t, newStore())
 	ex := newExchange(t, bitswap.Config{})
-	f := fetched(t, bitswap.WithSources(ctx, []peer.AddrInfo{info(empty), info(a)}), ex, root, data)
+	f := fetched(t, bitswap.WithSources(ctx, []peer.AddrInfo{info(empty), {ID: a.ID()}, info(a)}), ex, root, data)
 	if f.Path != "holders" {
 		t.Errorf("path %q, want the sources asked directly", f.Path)
 	}
@@ -230,7 +230,7 @@ func TestUnknownBlockFailsWhenTheCallerGivesUp(t *testing.T) { // wants never ha
 			cfg.Holders = held(c, info(empty))
 		}
 		ex := newExchange(t, cfg)
-		ctx, cancel := context.WithCancel(testContext(t))
+		ctx, cancel := context.WithCancelCause(testContext(t))
 		ctx, state := retrieval.ContextWithState(ctx)
 		asked := make(chan struct{})
 		go func() {
@@ -240,7 +240,7 @@ func TestUnknownBlockFailsWhenTheCallerGivesUp(t *testing.T) { // wants never ha
 					break
 				}
 			}
-			cancel()
+			cancel(errors.New("had enough"))
 		}()
 		_, err := ex.GetBlock(ctx, c)
 		if !errors.Is(err, context.Canceled) {
@@ -248,10 +248,10 @@ func TestUnknownBlockFailsWhenTheCallerGivesUp(t *testing.T) { // wants never ha
 		}
 		want := "no holder known"
 		if known {
-			want = "1 holders known"
+			want = "1 holder or source known"
 		}
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), c.String()) {
-			t.Errorf("known %v: got %v, want it to say %q and the block", known, err, want)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), c.String()) || !strings.Contains(err.Error(), "had enough") {
+			t.Errorf("known %v: got %v, want it to say %q, the block and the reason", known, err, want)
 		}
 		<-asked
 	}

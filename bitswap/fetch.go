@@ -247,8 +247,10 @@ func (r *record) tried() string {
 	switch n := len(r.cands); n {
 	case 0:
 		parts = append(parts, "no holder known")
+	case 1:
+		parts = append(parts, "1 holder or source known")
 	default:
-		parts = append(parts, fmt.Sprintf("%d holders known", n))
+		parts = append(parts, fmt.Sprintf("%d holders and sources known", n))
 	}
 	for _, a := range r.Asked {
 		switch {

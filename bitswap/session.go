@@ -2,6 +2,7 @@ package bitswap
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -144,11 +145,11 @@ func (s *session) GetBlocks(ctx context.Context, cs []cid.Cid) (<-chan blocks.Bl
 // get opens a request for cs.
 func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 	e := s.e
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, ended(ctx)
 	}
-	if err := s.ctx.Err(); err != nil {
-		return nil, fmt.Errorf("session ended: %w", err)
+	if s.ctx.Err() != nil {
+		return nil, fmt.Errorf("session ended: %w", ended(s.ctx))
 	}
 	left, keys := map[cid.Cid]struct{}{}, make([]cid.Cid, 0, len(cs))
 	var inline []blocks.Block
@@ -198,9 +199,9 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 		e.waiting[c] = append(e.waiting[c], r)
 		e.recent.Add(c, r.rec)
 	}
-	r.offs = append(r.offs, context.AfterFunc(ctx, func() { e.abandon(r, ctx.Err()) }))
+	r.offs = append(r.offs, context.AfterFunc(ctx, func() { e.abandon(r, ended(ctx)) }))
 	if s.ctx != ctx {
-		r.offs = append(r.offs, context.AfterFunc(s.ctx, func() { e.abandon(r, s.ctx.Err()) }))
+		r.offs = append(r.offs, context.AfterFunc(s.ctx, func() { e.abandon(r, ended(s.ctx)) }))
 	}
 	e.m.wants.Add(float64(len(keys)))
 	e.sched.want(e.now(), r.root, keys...)
@@ -265,6 +266,15 @@ func (e *Exchange) deliver(r *request, b blocks.Block) {
 	if len(r.left) == 0 {
 		e.finish(r, nil)
 	}
+}
+
+// ended returns the error of ctx, with the reason of whoever cancelled it.
+func ended(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // abandon ends r before its time.
