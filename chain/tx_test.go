@@ -6,6 +6,7 @@ import (
 	stded25519 "crypto/ed25519"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/mpow"
 )
 
 // testBody is a valid transfer of alice.
@@ -231,18 +233,161 @@ func FuzzFinalizeBlock(f *testing.F) {
 	body := encode(testBody(f))
 	f.Add([]byte("hello"), body)
 	f.Add([]byte{0x82, 0x40, 0x40}, encode(Body{ChainID: "dev-test", Sender: testID(f, "alice"), Nonce: 1, Fee: coin.LODE, Msg: Msg{Announce: &Announce{}}}))
+	a, alice := testApp(f, AppConfig{}), testKey(f, "alice")
 	f.Fuzz(func(t *testing.T, raw, body []byte) {
-		s := testSolo(t, SoloConfig{}) // audits
-		sig, err := testKey(t, "alice").Sign(signBytes("dev-test", body))
+		sig, err := alice.Sign(signBytes("dev-test", body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := finalize(t, s.app, raw, encode(envelope{Body: body, Sig: sig}))
+		r, err := a.FinalizeBlock(context.Background(), &abci.RequestFinalizeBlock{ // audits; never committed
+			Height: 1, Txs: [][]byte{raw, encode(envelope{Body: body, Sig: sig})},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		if len(r.TxResults) != 2 || r.TxResults[0].Code == CodeOK {
 			t.Fatalf("results %v", r.TxResults)
 		}
-		if !s.View().Supply().Conserved {
-			t.Fatal("supply not conserved")
-		}
 	})
+}
+
+// TestReportsGoFirstUpToHalfABlock fills a proposal from a full mempool.
+func TestReportsGoFirstUpToHalfABlock(t *testing.T) { // spec §2.2
+	s := testSolo(t, SoloConfig{})
+	s.Block()
+	var twins []*enclaveTwin
+	for _, name := range []string{"n1", "n2", "n3"} {
+		if _, err := s.Submit(context.Background(), send(testID(t, name), 10*coin.LODE)); err != nil {
+			t.Fatal(err)
+		}
+		e := newTwin(t, s, name)
+		e.register()
+		twins = append(twins, e)
+	}
+	for !s.View().Params().startsSlot(s.View().Height() + 1) {
+		s.Block()
+	}
+	s.Block() // its seed is what reports need
+	var mempool, reports [][]byte
+	for i := range 12 {
+		b := testBody(t)
+		b.Nonce, b.Msg.Send.Amount = s.View().Account(b.Sender).Nonce+1+uint64(i), coin.Amount(i+1)
+		mempool = append(mempool, testTx(t, b))
+	}
+	for i, e := range twins {
+		signed, err := e.honest(nil, nil).Sign(e.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := Body{ChainID: "dev-test", Msg: Msg{Work: &mpow.Msg{Report: &signed}}}
+		tx, err := Sign(testKey(t, fmt.Sprintf("n%d", i+1)), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mempool, reports = append(mempool, tx), append(reports, tx)
+	}
+	junk := testBody(t)
+	junk.Nonce = 1 // used
+	mempool = append([][]byte{testTx(t, junk), []byte("junk")}, mempool...)
+
+	room := 5 * wireSize(reports[0]) // two reports fit in half of it
+	got := s.app.arrange(&abci.RequestPrepareProposal{Txs: mempool, MaxTxBytes: room, Height: s.View().Height() + 1})
+	if len(got) < 3 || !bytes.Equal(got[0], reports[0]) || !bytes.Equal(got[1], reports[1]) || bytes.Equal(got[2], reports[2]) {
+		t.Fatalf("%d transactions, want two reports first and then transfers", len(got))
+	}
+	var size int64
+	for _, tx := range got {
+		size += wireSize(tx)
+	}
+	if size > room {
+		t.Errorf("proposal of %d bytes, at most %d", size, room)
+	}
+	all := s.app.arrange(&abci.RequestPrepareProposal{Txs: mempool, MaxTxBytes: 1 << 20, Height: s.View().Height() + 1})
+	if len(all) != 15 || !bytes.Equal(all[2], reports[2]) {
+		t.Fatalf("%d transactions with room for all, want 3 reports and 12 transfers, no junk", len(all))
+	}
+	for i, r := range finalize(t, s.app, all...).TxResults {
+		if r.Code != CodeOK {
+			t.Errorf("transaction %d of the proposal: code %d, %q", i, r.Code, r.Log)
+		}
+	}
+}
+
+func TestProposalsAreJudgedByTheirBytes(t *testing.T) {
+	s := testSolo(t, SoloConfig{})
+	good, other := testTx(t, testBody(t)), testBody(t)
+	other.ChainID = "dev-other"
+	unpaid := testBody(t)
+	unpaid.Nonce = 50 // fails in its block: no reason to refuse a proposal
+	for _, c := range []struct {
+		name string
+		txs  [][]byte
+		ok   bool
+	}{
+		{"empty", nil, true},
+		{"a transfer", [][]byte{good}, true},
+		{"one that will fail", [][]byte{testTx(t, unpaid)}, true},
+		{"junk", [][]byte{good, []byte("junk")}, false},
+		{"twice", [][]byte{good, good}, false},
+		{"another chain's", [][]byte{testTx(t, other)}, false},
+	} {
+		r, err := s.app.ProcessProposal(context.Background(), &abci.RequestProcessProposal{Txs: c.txs, Height: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Status == abci.ResponseProcessProposal_ACCEPT; got != c.ok {
+			t.Errorf("%s: accepted %v, want %v", c.name, got, c.ok)
+		}
+	}
+}
+
+// TestAFreeReportCannotBeReplayed sends a node's report again, in its slot and
+// in the next, as anybody can: neither costs the node anything.
+func TestAFreeReportCannotBeReplayed(t *testing.T) { // spec §2.2
+	s := testSolo(t, SoloConfig{})
+	s.Block()
+	if _, err := s.Submit(context.Background(), send(testID(t, "n1"), 10*coin.LODE)); err != nil {
+		t.Fatal(err)
+	}
+	e := newTwin(t, s, "n1")
+	e.register()
+	inSlot(s, s.View().Slot()+1)
+	signed, err := e.honest(nil, nil).Sign(e.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := Sign(testKey(t, "n1"), Body{ChainID: "dev-test", Msg: Msg{Work: &mpow.Msg{Report: &signed}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := s.View().Account(e.id)
+	if r := finalize(t, s.app, tx).TxResults[0]; r.Code != CodeOK {
+		t.Fatalf("code %d, %q", r.Code, r.Log)
+	}
+	again := finalize(t, s.app, tx).TxResults[0]
+	inSlot(s, s.View().Slot()+1)
+	late := finalize(t, s.app, tx).TxResults[0]
+	if again.Code != CodeReport || late.Code != CodeReport {
+		t.Errorf("codes %d, %q and %d, %q; want CodeReport", again.Code, again.Log, late.Code, late.Log)
+	}
+	if got := s.View().Account(e.id); got != before {
+		t.Errorf("account %+v, want %+v", got, before)
+	}
+	if _, err := e.send(e.honest(nil, nil)); err != nil {
+		t.Errorf("the node's own report after a replay: %v", err)
+	}
+}
+
+func TestBadInputCannotPanicUs(t *testing.T) {
+	a := testApp(t, AppConfig{})
+	defer closeApp(t, a)
+	a.view.Store(nil) // whatever goes wrong inside
+	r, err := a.CheckTx(context.Background(), &abci.RequestCheckTx{Tx: testTx(t, testBody(t))})
+	if err != nil || r.Code == CodeOK {
+		t.Errorf("%+v, %v; want a refusal", r, err)
+	}
+	p, err := a.PrepareProposal(context.Background(), &abci.RequestPrepareProposal{})
+	if err != nil || len(p.Txs) != 0 {
+		t.Errorf("%+v, %v; want an empty proposal", p, err)
+	}
 }
