@@ -28,6 +28,9 @@ func (f Fees) Cost(tx Tx) coin.Amount {
 		v, e := workLoad(tx.Body.Msg.Work)
 		verifies, entries = verifies+v, e
 	}
+	if m := tx.Body.Msg.Stake; m != nil && m.Validate != nil {
+		verifies++ // the proof of possession
+	}
 	return f.Base + f.Byte*coin.Amount(tx.Size) + f.Verify*coin.Amount(verifies) + f.Entry*coin.Amount(entries)
 }
 
