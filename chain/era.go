@@ -238,8 +238,8 @@ func (s *state) forget(now uint64) {
 		clearEra(s, offences, old)
 		s.forgetConvictions(int64(old+1) * s.params.Mpow.SlotBlocks * s.params.EraSlots)
 	}
-	if now > p.HistoryEras+1 {
-		s.expire(now - p.HistoryEras - 2)
+	if now > p.HistoryEras {
+		s.expire(now - p.HistoryEras - 1)
 	}
 	var stale []string
 	consKeys.each(s, func(address string, k consKey) bool {

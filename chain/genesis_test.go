@@ -144,8 +144,15 @@ func TestDevGenesis(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(g.Accounts) != 2 || g.Validators[0].Bond != 1_000_000 || g.Accounts[0].Free != 1_000_000*coin.LODE {
+	if len(g.Accounts) != 2 || g.Validators[0].Bond != 1_000_000 || g.Params.Stake.MinValidators != 1 || g.Accounts[0].Free != 1_000_000*coin.LODE {
 		t.Errorf("%+v, want both funded once and the bond filled in", g)
+	}
+	many := DevConfig{ChainID: "dev-net"}
+	for _, name := range four {
+		many.Validators = append(many.Validators, GenesisValidator{ID: testID(t, name), ConsensusKey: []byte(consPub(t, name))})
+	}
+	if g, err := DevGenesis(many); err != nil || g.Params.Stake.MinValidators != 3 {
+		t.Errorf("four validators: %v, a set of %d is enough; want 3, which more than two thirds need (spec §1.5)", err, g.Params.Stake.MinValidators)
 	}
 	if _, err := DevGenesis(DevConfig{ChainID: "lode-net", Validators: []GenesisValidator{v}}); err == nil {
 		t.Error("a devnet by the name of lode-net")

@@ -64,7 +64,7 @@ func (s *state) earn(era uint64) {
 			kept = x.Kept
 		}
 	}
-	minted := p.Inflation(gpos.Era(era), mintTable.must(s, mintageKey).Genesis, s.supply(), elections.must(s, all).Effective)
+	minted := p.Inflation(gpos.Era(era), mintTable.must(s, mintageKey).Genesis, s.supply(), effective)
 	e := gpos.Earn(minted, pl.Rate, n, total, effective, kept)
 	pl.Promised -= pl.Rate - e.Transferred // the share that a kept set does not get stays in the pot
 	earned.set(s, era, e)

@@ -599,6 +599,81 @@ func TestEquivocationIsSlashedOnce(t *testing.T) {
 	}
 }
 
+// TestAnOffenceBelongsToTheSetThatVoted: the first block of an era is signed by
+// the set before, which CometBFT replaces at H+2. Spec §4.3, §4.5.
+func TestAnOffenceBelongsToTheSetThatVoted(t *testing.T) {
+	c := newEraChain(t, eraGenesis(t, 4))
+	for _, name := range four {
+		c.works[testID(t, name)] = unit
+	}
+	c.to(1)
+	delete(c.works, testID(t, "v4"))
+	c.to(2)
+	if got := c.standing(four...); len(got) != 3 {
+		t.Fatalf("set %v, want v4 out", got)
+	}
+	last := c.s.height // of era 2; height last+1 is voted on by the four
+	c.block()
+	c.block()
+	c.equivocate("v4", last+1)
+	c.block()
+	if st := c.stakeOf("v4"); st.Active != 437_500 {
+		t.Errorf("v4 %+v, want it slashed for the first block of era 3", st)
+	}
+	c.equivocate("v4", last+2)
+	c.block()
+	if st := c.stakeOf("v4"); st.Active != 437_500 {
+		t.Errorf("v4 %+v: slashed for a height that it had no vote on", st)
+	}
+}
+
+// TestAKeptGuaranteeStays, as a kept bond does. Spec §4.3.
+func TestAKeptGuaranteeStays(t *testing.T) {
+	c := newEraChain(t, eraGenesis(t, 4, "gus"))
+	for _, name := range four {
+		c.works[testID(t, name)] = unit
+	}
+	c.to(1)
+	c.must("gus", bondMsg(3_000_000))
+	c.must("gus", gpos.Msg{Guarantee: &gpos.Guarantee{Target: testID(t, "v1"), Amount: 2_000_000}})
+	c.to(2)
+	clear(c.works)
+	c.must("gus", gpos.Msg{CutGuarantee: &gpos.CutGuarantee{Target: testID(t, "v1"), Amount: 2_000_000}})
+	c.must("gus", gpos.Msg{Unbond: &gpos.Unbond{Amount: 3_000_000}})
+	c.to(8) // kept since era 4, with the exposure of era 3
+	c.block()
+	if x, _ := exposure(c.s, 9, testID(t, "v1")); !x.Kept || len(x.Others) != 1 || x.Total != 3_000_000 {
+		t.Fatalf("exposure %+v, want it kept with gus in it", x)
+	}
+	c.must("gus", gpos.Msg{Withdraw: &gpos.Withdraw{}})
+	if st := c.stakeOf("gus"); st.Unbonding() != 2_000_000 {
+		t.Errorf("gus %+v, want what stands in the kept exposure to stay", st)
+	}
+}
+
+// TestWhoLowersTheFeePaysAll of the running era. Spec §4.2.
+func TestWhoLowersTheFeePaysAll(t *testing.T) {
+	c := newEraChain(t, eraGenesis(t, 4))
+	for _, name := range four {
+		c.works[testID(t, name)] = unit
+	}
+	c.must("v1", c.validateMsg("v1", 300_000))
+	c.to(1)
+	fee := func() uint64 {
+		x, _ := exposure(c.s, 2, testID(t, "v1"))
+		return x.Fee
+	}
+	c.block()
+	c.must("v1", c.validateMsg("v1", 400_000))
+	if got := fee(); got != 300_000 {
+		t.Errorf("fee of the era %d ppm after it was raised for the next, want 300,000", got)
+	}
+	c.must("v1", c.validateMsg("v1", 100_000))
+	if got := fee(); got != 1_000_000 {
+		t.Errorf("fee of the era %d ppm after it was lowered, want all", got)
+	}
+}
+
 // TestAKeptSetIsLessWhatWasSlashed: spec §4.3.
 func TestAKeptSetIsLessWhatWasSlashed(t *testing.T) {
 	c := newEraChain(t, eraGenesis(t, 4))
