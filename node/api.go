@@ -64,6 +64,8 @@ func (n *Node) api() http.Handler {
 	get("holders/{cid}", n.getHolders)
 	get("nodes", n.getNodes)
 	get("nodes/{id}", n.getNode)
+	get("stake/{id}", n.getStake)
+	get("validators", n.getValidators)
 	get("peers", n.getPeers)
 	get("supply", n.getSupply)
 	get("fetches", n.getFetches)

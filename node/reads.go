@@ -31,7 +31,10 @@ func (n *Node) Status() StatusAnswer {
 		return a
 	}
 	last, info := n.reporter.state()
-	a.Report, a.Prover = &last, &info
+	a.Report = &last
+	if info.Kind != 0 { // asked by the loop already
+		a.Prover = &info
+	}
 	a.Work, a.Failed = n.keeper.state()
 	return a
 }
