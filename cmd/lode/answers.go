@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+
+	"github.com/lode-node/lode/node"
+)
+
+// What a node answers under /lode/v1. With --json the answer is printed as it came.
+type (
+	ctxt = context.Context
+
+	paramsAnswer     = node.ParamsAnswer
+	accountAnswer    = node.AccountAnswer
+	txAnswer         = node.TxAnswer
+	statusAnswer     = node.StatusAnswer
+	quoteAnswer      = node.QuoteAnswer
+	orderAnswer      = node.OrderAnswer
+	ordersAnswer     = node.OrdersAnswer
+	holdersAnswer    = node.HoldersAnswer
+	nodesAnswer      = node.NodesAnswer
+	stakeAnswer      = node.StakeAnswer
+	validatorsAnswer = node.ValidatorsAnswer
+	peersAnswer      = node.PeersAnswer
+	fetchesAnswer    = node.FetchesAnswer
+	supplyAnswer     = node.SupplyAnswer
+)
+
+// nodeAnswer is what is read of GET nodes/{id}; the list of replicas is left to --json.
+type nodeAnswer struct {
+	Height int64          `json:"height"`
+	Node   node.NodeEntry `json:"node"`
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/lode-node/lode/node"
+)
+
+// TestDevnetScripts plays the program against nodes that run: "devnet N E" starts N storage nodes and E edges in this
+// process, gives the home a key "user" with money, and names the last node's API in $LODE_NODE. "field VAR NAME" puts a
+// field of the last JSON output into a variable.
+func TestDevnetScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/devnet",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("LODE_HOME", e.WorkDir+"/home")
+			e.Setenv("HOME", e.WorkDir)
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": exits, "devnet": startDevnet, "field": field,
+		},
+	})
+}
+
+// startDevnet is the command "devnet".
+func startDevnet(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: devnet STORAGE EDGES")
+	}
+	storage, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	edges, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	d, err := node.Devnet(ctx, node.DevnetConfig{
+		Storage: storage, Edges: edges, Users: 1, Dir: ts.MkAbs("net"),
+		Config: func(_ int, c *node.Config) { c.Gateway.Listen = "127.0.0.1:0" },
+	})
+	if err != nil {
+		cancel()
+		ts.Fatalf("devnet: %v", err)
+	}
+	ts.Defer(func() {
+		cancel()
+		if err := d.Close(); err != nil {
+			ts.Logf("devnet: %v", err)
+		}
+	})
+	ts.Check(node.SaveKey(filepath.Join(ts.Getenv("LODE_HOME"), "keys", "user"), d.Users[0]))
+	for i, n := range d.Nodes {
+		socket := ts.MkAbs("api" + strconv.Itoa(i))
+		l, err := net.Listen("unix", socket)
+		ts.Check(err)
+		srv := &http.Server{Handler: n.API()}
+		go func() {
+			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				ts.Logf("api: %v", err)
+			}
+		}()
+		ts.Defer(func() { srv.Close() })
+		ts.Setenv("LODE_NODE", socket)
+		ts.Setenv("GATEWAY", "http://"+n.GatewayAddr())
+		ts.Setenv("ID"+strconv.Itoa(i), n.ID().String())
+	}
+	id, err := peer.IDFromPrivateKey(d.Users[0])
+	ts.Check(err)
+	ts.Setenv("USER_ID", id.String())
+}
+
+// field is the command "field".
+func field(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: field VAR NAME")
+	}
+	var v map[string]any
+	if err := json.Unmarshal([]byte(ts.ReadFile("stdout")), &v); err != nil {
+		ts.Fatalf("stdout is no JSON object: %v", err)
+	}
+	switch x := v[args[1]].(type) {
+	case string:
+		ts.Setenv(args[0], x)
+	case map[string]any: // a CID
+		s, _ := x["/"].(string)
+		ts.Setenv(args[0], s)
+	default:
+		ts.Fatalf("no field %q of text", args[1])
+	}
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+func (c *cli) holdersCmd() *cobra.Command {
+	return &cobra.Command{Use: "holders CID", Short: "who by the chain holds a root, and where to reach them", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
+		r, err := parseRoot(args[0])
+		if err != nil {
+			return err
+		}
+		return ask(c, cmd, "/holders/"+r.String(), func(w io.Writer, a holdersAnswer) {
+			if len(a.Holders) == 0 {
+				c.say("nobody has proved %v in the last full slot; see `lode order show %v`", r, r)
+				return
+			}
+			var t table
+			t.row("NODE", "KIND", "LAST PROOF (SLOT)", "CREDIT", "ADDRESS")
+			for _, h := range a.Holders {
+				addr := "none announced"
+				if len(h.Addrs) > 0 {
+					addr = h.Addrs[0]
+				}
+				t.row(h.Node, h.Kind, h.Last, h.Credit, addr)
+			}
+			t.print(w)
+		})
+	}}
+}
+
+func (c *cli) nodeCmd() *cobra.Command {
+	cmd := group(&cobra.Command{Use: "node", Short: "look at the storage nodes that the chain knows"})
+	cmd.AddCommand(
+		&cobra.Command{Use: "list", Short: "list the registered nodes", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
+			return ask(c, cmd, "/nodes", func(w io.Writer, a nodesAnswer) {
+				var t table
+				t.row("NODE", "KIND", "WORKLOAD", "FILES", "FREE SPACE PROVED", "LAST SLOT", "REPORTS", "MISSES")
+				for _, n := range a.Nodes {
+					t.row(n.ID, n.Kind, size(n.Workload), size(n.FileBytes), size(n.SRDBytes), n.Last, n.Reports, n.Misses)
+				}
+				t.print(w)
+			})
+		}},
+		&cobra.Command{Use: "show NODE", Short: "show one registered node", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := parseAccount("node", args[0])
+			if err != nil {
+				return err
+			}
+			return ask(c, cmd, "/nodes/"+id.String(), func(w io.Writer, a nodeAnswer) {
+				n := a.Node
+				fields(w, "node", n.ID, "owner", n.Owner, "enclave", n.Kind, "workload", size(n.Workload), "files", size(n.FileBytes),
+					"random data", size(n.SRDBytes), "storage power", size(n.Power), "last slot", n.Last, "reports", n.Reports, "misses", n.Misses)
+			})
+		}},
+	)
+	return cmd
+}
+
+func (c *cli) peersCmd() *cobra.Command {
+	return &cobra.Command{Use: "peers", Short: "how the peers of a node rank for it, and why", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
+		return ask(c, cmd, "/peers", printPeers)
+	}}
+}
+
+func (c *cli) fetchesCmd() *cobra.Command {
+	return &cobra.Command{Use: "fetches", Short: "the last fetches of a node: by which path, from how many, how fast", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
+		return ask(c, cmd, "/fetches", func(w io.Writer, a fetchesAnswer) {
+			var t table
+			t.row("FETCH", "ROOT", "CAME FROM", "CONSIDERED", "ASKED", "FIRST BLOCK", "BYTES", "LAST ERROR")
+			for _, f := range a.Fetches {
+				last := ""
+				if n := len(f.Errors); n > 0 {
+					last = f.Errors[n-1]
+				}
+				t.row(f.ID, f.Root, f.Path, len(f.Considered), len(f.Asked), micros(uint64(f.TTFB)), size(f.Bytes), last)
+			}
+			t.print(w)
+		})
+	}}
+}
+
+// micros prints a time that is counted in microseconds.
+func micros(n uint64) string {
+	return (time.Duration(n) * time.Microsecond).Round(10 * time.Microsecond).String()
+}
+
+func (c *cli) statusCmd() *cobra.Command {
+	return &cobra.Command{Use: "status", Short: "what a node is and how its chain stands", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
+		return ask(c, cmd, "/status", func(w io.Writer, s statusAnswer) {
+			state := "running"
+			switch {
+			case s.Stopped != "":
+				state = "stopped: " + s.Stopped
+			case s.CatchingUp:
+				state = "catching up"
+			}
+			fields(w, "node", s.ID, "role", s.Role, "version", s.Version, "enclave", s.Kind, "gateway", gatewayURL(s.Gateway),
+				"chain", s.ChainID, "chain state", state, "height", s.Height, "slot", s.Slot, "era", s.Era,
+				"app hash", s.AppHash, "validator", s.Validator, "chain peers", s.ChainPeers)
+			for _, a := range s.Addrs {
+				fields(w, "address", a)
+			}
+		})
+	}}
+}
+
+func (c *cli) versionCmd() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "print the version", Args: nargs(0, 0), RunE: func(*cobra.Command, []string) error {
+		v := map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
+		return c.show(v, func(w io.Writer) { fmt.Fprintf(w, "lode %s (%s, %s)\n", v["version"], v["go"], v["platform"]) })
+	}}
+}
+
+// printPeers shows peers from best to worst: what a block of 256 KiB from each is expected to take, the terms that this
+// adds up from, and what went wrong last.
+func printPeers(w io.Writer, a peersAnswer) {
+	var t table
+	t.row("RANK", "PEER", "HOLDER", "KIND", "EXPECTED", "BECAUSE", "SERVED", "MISSED", "LAST FAILURE")
+	for i, p := range a.Peers {
+		var why []string
+		for _, term := range p.Terms {
+			why = append(why, term.Name+" "+micros(term.Micros))
+		}
+		t.row(i+1, p.ID, p.Holder, p.Kind, micros(p.Micros), strings.Join(why, " + "), (p.Entry.DutyHits+p.Entry.Hits)/million, (p.Entry.DutyMisses+p.Entry.Misses)/million, p.LastFailure.What)
+	}
+	t.print(w)
+}
+
+const million = 1_000_000

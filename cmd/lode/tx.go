@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/spf13/cobra"
+
+	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/coin"
+)
+
+// blockTime is how long a transaction may wait for its block.
+const blockTime = 60 * time.Second
+
+// A sent transaction, as printed.
+type sent struct {
+	Hash   string      `json:"hash"`
+	Height int64       `json:"height"`
+	Fee    coin.Amount `json:"fee"`
+	From   string      `json:"from"`
+}
+
+// txFlags are those of every command that signs.
+type txFlags struct {
+	from string
+	fee  string
+}
+
+func (f *txFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.from, "from", "", "key that signs (default: the only one under HOME/keys, else the node's own)")
+	cmd.Flags().StringVar(&f.fee, "max-fee", "", "most to pay for the transaction, like 0.01 (default: twice what it costs now)")
+}
+
+// submit signs m, hands it to the node and waits for the block that holds it. The error is the rule that refused it.
+func (c *cli) submit(ctx context.Context, cl *client, f txFlags, m chain.Msg) (sent, error) {
+	key, _, err := c.signer(f.from)
+	if err != nil {
+		return sent{}, err
+	}
+	var limit coin.Amount
+	if f.fee != "" {
+		if limit, err = parseAmount("--max-fee", f.fee); err != nil {
+			return sent{}, err
+		}
+	}
+	return cl.submit(ctx, key, limit, m)
+}
+
+// submit is the same for a key at hand; a limit of zero means twice what the transaction costs now.
+func (cl *client) submit(ctx context.Context, key crypto.PrivKey, limit coin.Amount, m chain.Msg) (sent, error) {
+	who, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return sent{}, err
+	}
+	var p paramsAnswer
+	if err := cl.get(ctx, "/params", &p); err != nil {
+		return sent{}, err
+	}
+	var a accountAnswer
+	if err := cl.get(ctx, "/accounts/"+who.String(), &a); err != nil && exitCode(err) != exitNotFound {
+		return sent{}, err
+	}
+	b := chain.Body{ChainID: p.Params.ChainID, Sender: who, Nonce: a.Nonce + 1, Fee: limit, Msg: m}
+	if limit == 0 {
+		b.Fee = coin.LODE // of the same length as what will stand there
+		raw, err := chain.Sign(key, b)
+		if err != nil {
+			return sent{}, err
+		}
+		tx, err := chain.DecodeTx(raw)
+		if err != nil {
+			return sent{}, err
+		}
+		b.Fee = 2 * p.Params.Fees.Cost(tx)
+	}
+	raw, err := chain.Sign(key, b)
+	if err != nil {
+		return sent{}, err
+	}
+	var res txAnswer
+	if err := cl.post(ctx, "/tx", "application/cbor", raw, &res); err != nil {
+		return sent{}, err
+	}
+	if res.Code != chain.CodeOK {
+		return sent{}, &chain.Error{Code: res.Code, Text: res.Log}
+	}
+	tx, err := chain.DecodeTx(raw)
+	if err != nil {
+		return sent{}, err
+	}
+	return sent{Hash: hex.EncodeToString(tx.Hash[:]), Height: res.Height, Fee: res.Fee, From: who.String()}, nil
+}
+
+// transact is the body of a command that only sends m.
+func (c *cli) transact(cmd *cobra.Command, f txFlags, m chain.Msg, done string, args ...any) error {
+	ctx, cancel := c.within(cmd.Context(), blockTime)
+	defer cancel()
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	s, err := c.submit(ctx, cl, f, m)
+	if err != nil {
+		return err
+	}
+	return c.show(s, func(w io.Writer) {
+		fmt.Fprintf(w, done+"\n", args...)
+		fields(w, "height", s.Height, "fee", s.Fee, "transaction", s.Hash)
+	})
+}
+
+func (c *cli) txCmd() *cobra.Command {
+	cmd := group(&cobra.Command{Use: "tx", Short: "send money, look at a transaction"})
+	var f txFlags
+	send := &cobra.Command{Use: "send ACCOUNT AMOUNT", Short: "send money to an account", Args: nargs(2, 2), RunE: func(cmd *cobra.Command, args []string) error {
+		to, err := parseAccount("to", args[0])
+		if err != nil {
+			return err
+		}
+		x, err := parseAmount("amount", args[1])
+		if err != nil {
+			return err
+		}
+		return c.transact(cmd, f, chain.Msg{Send: &chain.Send{To: to, Amount: x}}, "sent %v to %v", x, to)
+	}}
+	f.add(send)
+	cmd.AddCommand(send, &cobra.Command{Use: "show HASH", Short: "show what became of a transaction", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
+		if b, err := hex.DecodeString(args[0]); err != nil || len(b) != 32 {
+			return usage("hash %q: want 64 hexadecimal digits", args[0])
+		}
+		return ask(c, cmd, "/tx/"+args[0], func(w io.Writer, t txAnswer) {
+			outcome := "done"
+			if t.Code != chain.CodeOK {
+				outcome = fmt.Sprintf("refused (code %d): %s", t.Code, t.Log)
+			}
+			fields(w, "transaction", args[0], "height", t.Height, "outcome", outcome, "fee", t.Fee)
+		})
+	}})
+	return cmd
+}
+
+// ask gets path and prints the answer: as the node gave it with --json, else as text prints it.
+func ask[T any](c *cli, cmd *cobra.Command, path string, text func(w io.Writer, v T)) error {
+	ctx, cancel := c.within(cmd.Context(), askTime)
+	defer cancel()
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	var raw json.RawMessage
+	if err := cl.get(ctx, path, &raw); err != nil {
+		return err
+	}
+	var v T
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return fmt.Errorf("answer of %s to %s: %w", cl.where, path, err)
+	}
+	return c.show(raw, func(w io.Writer) { text(w, v) })
+}
