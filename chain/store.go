@@ -35,7 +35,6 @@ type store struct {
 	tree   engine
 	height int64 // of the view, and of the tree
 	first  int64 // oldest version of the tree
-	log    *slog.Logger
 }
 
 // openStore opens the store under dir, or on fs if dir is empty.
@@ -44,7 +43,7 @@ func openStore(dir string, fs vfs.FS, log *slog.Logger) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &store{db: db, log: log}
+	st := &store{db: db}
 	if b, ok := pebbleGet(db, []byte(localHeight)); ok {
 		st.height = int64(binary.BigEndian.Uint64(b))
 	}
