@@ -54,9 +54,7 @@ func node(t testing.TB, p mpow.Params, files ...mpow.File) mpow.Node {
 	n := mpow.Node{Account: testAccount, Key: public(testKey), Kind: mpow.KindSimulated, AttestedUntil: 100}
 	n.FilesRoot = n.Files.Digest()
 	r := report(n, 5)
-	for _, f := range files {
-		r.Added = append(r.Added, f)
-	}
+	r.Added = append(r.Added, files...)
 	n, _, err := p.Accept(n, sign(t, settle(n, r)), at(p, 5))
 	if err != nil {
 		t.Fatal(err)

@@ -48,12 +48,15 @@ func draws(n int) int { return max(minDraws, (n+drawOneIn-1)/drawOneIn) }
 // check reads what the seed asks for, and returns the replicas and units that
 // are not what was sealed. An error means that this machine could not tell:
 // then nothing may be signed.
-func (p *Prover) check(ctx context.Context, seed [32]byte) (lost []*held, gone []id, err error) {
+func (p *Prover) check(ctx context.Context, seed [32]byte) (lost []*replica, gone []id, err error) {
 	p.mu.RLock()
 	var files []*held
 	for _, i := range sorted(p.state.Replicas) {
-		if r := p.state.Replicas[i]; r.held() && p.held[r.Root] != nil {
-			files = append(files, p.held[r.Root])
+		r := p.state.Replicas[i]
+		if h := p.held[r.Root]; r.held() && h != nil && h.r == r {
+			files = append(files, h)
+		} else if r.held() { // its index was not what was sealed
+			lost = append(lost, r)
 		}
 	}
 	var units []unit
@@ -64,7 +67,10 @@ func (p *Prover) check(ctx context.Context, seed [32]byte) (lost []*held, gone [
 	if gone, err = p.checkUnits(ctx, units, newPRF(p.state.Secret, seed, "srd")); err != nil {
 		return nil, nil, err
 	}
-	lost, err = p.checkFiles(ctx, files, newPRF(p.state.Secret, seed, "files"))
+	damaged, err := p.checkFiles(ctx, files, newPRF(p.state.Secret, seed, "files"))
+	for _, h := range damaged {
+		lost = append(lost, h.r)
+	}
 	return lost, gone, err
 }
 

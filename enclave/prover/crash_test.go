@@ -300,3 +300,37 @@ func TestUnitsGiveWayToFiles(t *testing.T) {
 		t.Fatalf("%+v, %v; want two units left", info, err)
 	}
 }
+
+// A full disk can be made to have space: files are dropped from it, also by a
+// prover that was started on it.
+func TestDropOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	var full atomic.Bool
+	c := config(t, dir)
+	c.Disk = func(op, path string) error {
+		replicas, err := filepath.Glob(filepath.Join(dir, "replicas", "*"))
+		if err == nil && full.Load() && len(replicas) > 1 && (op == "write" || op == "create") {
+			return syscall.ENOSPC // as if two files filled the disk
+		}
+		return nil
+	}
+	p := open(t, c)
+	a, b := tree(t, 1, 2, 500), tree(t, 2, 2, 500)
+	store(t, p, a)
+	store(t, p, b)
+	must(t, p.Close())
+	full.Store(true)
+	p = open(t, c)
+	if data, err := p.Open(t.Context(), b[0].cid); err != nil || !bytes.Equal(data, b[0].data) {
+		t.Fatalf("a full disk is not read: %v", err)
+	}
+	if err := p.Begin(t.Context(), random(t, 9, 9).cid, 100); !errors.Is(err, mpow.ErrFull) {
+		t.Fatalf("begin on a full disk: %v", err)
+	}
+	must(t, p.Drop(t.Context(), a[0].cid))
+	must(t, p.Close())
+	p = open(t, c)
+	if files, err := p.Files(t.Context()); err != nil || len(files) != 1 || files[0].Root != b[0].cid {
+		t.Fatalf("files %v, %v; want the other one", files, err)
+	}
+}

@@ -136,7 +136,12 @@ func (p *Prover) open(seal []byte) error {
 	}
 	p.key = ed25519.NewKeyFromSeed(p.state.Key)
 	if err := p.vault.roll(p.state); err != nil {
-		return err
+		if p.vault.gen == 0 || !errors.Is(err, mpow.ErrFull) {
+			return err
+		}
+		// What is held can be read, and dropped; the first change tries again.
+		p.vault.broken = true
+		p.log.Warn("disk full: nothing new can be taken until there is space", "err", err)
 	}
 	p.sweep()
 	return p.load()
@@ -195,7 +200,10 @@ func (p *Prover) load() error {
 	if len(lost) == 0 {
 		return nil
 	}
-	return p.change(record{Drop: lost})
+	if err := p.change(record{Drop: lost}); err != nil {
+		p.log.Error("cannot record that files are lost; the next report does", "err", err)
+	}
+	return nil
 }
 
 // change makes r durable and applies it. The caller holds writing, or is alone.
@@ -372,7 +380,9 @@ func (p *Prover) lose(h *held, cause error) {
 }
 
 // forget records that replicas are gone, and then takes away their data: a
-// crash between the two is mended by sweep. The caller holds writing.
+// crash between the two is mended by sweep. On a disk too full for the record
+// the data goes first: a crash then finds the files lost, which is the same.
+// The caller holds writing.
 func (p *Prover) forget(gone []*replica) error {
 	if len(gone) == 0 {
 		return nil
@@ -381,7 +391,17 @@ func (p *Prover) forget(gone []*replica) error {
 	for _, r := range gone {
 		rec.Drop = append(rec.Drop, r.ID)
 	}
-	if err := p.change(rec); err != nil {
+	err := p.change(rec)
+	if errors.Is(err, mpow.ErrFull) {
+		for _, r := range gone {
+			p.handles.drop(r.ID)
+			if err := p.disk.remove(p.replicaDir(r.ID)); err != nil {
+				return err
+			}
+		}
+		err = p.change(rec)
+	}
+	if err != nil {
 		return err
 	}
 	for _, r := range gone {

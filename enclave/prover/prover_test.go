@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -550,6 +551,63 @@ func TestNothingIsLeftOfWhatWasDropped(t *testing.T) {
 	}
 	if err := p.Seal(t.Context(), half[0].cid, half[1].cid, half[1].data); !errors.Is(err, mpow.ErrAbsent) {
 		t.Errorf("seal after drop: %v", err)
+	}
+}
+
+// Readers, sealers, droppers and reports side by side: what is read is right, or
+// absent.
+func TestManyAtOnce(t *testing.T) {
+	p := open(t, config(t, t.TempDir()))
+	attest(t, p)
+	steady := tree(t, 1, 8, 2000)
+	store(t, p, steady)
+	ctx := t.Context()
+	var group sync.WaitGroup
+	for worker := range int64(4) {
+		group.Go(func() { // one file comes and goes
+			blocks := append(tree(t, 10+worker, 3, 1000), steady[1]) // the last is refused: nothing links to it
+			for range 5 {
+				if err := p.Begin(ctx, blocks[0].cid, 1<<20); err != nil {
+					t.Error(err)
+				}
+				for i, b := range blocks {
+					if err := p.Seal(ctx, blocks[0].cid, b.cid, b.data); (err != nil) != (i == len(blocks)-1) {
+						t.Errorf("block %d: %v", i, err)
+					}
+				}
+				if _, err := p.Commit(ctx, blocks[0].cid); err != nil {
+					t.Error(err)
+				}
+				if err := p.Drop(ctx, blocks[0].cid); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		group.Go(func() { // read what stays, and what may be gone
+			for n := range 200 {
+				for _, b := range []block{steady[n%len(steady)], tree(t, 10+worker, 3, 1000)[n%4]} {
+					data, err := p.Open(ctx, b.cid)
+					if err == nil && !bytes.Equal(data, b.data) || err != nil && !errors.Is(err, mpow.ErrAbsent) {
+						t.Errorf("%v: %d bytes, %v", b.cid, len(data), err)
+					}
+				}
+			}
+		})
+	}
+	group.Go(func() {
+		head := mpow.Head{}
+		for slot := mpow.Slot(1); slot < 10; slot++ {
+			s, err := p.Report(ctx, slot, [32]byte{byte(slot)}, head, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			head = mpow.Head{Seq: head.Seq + 1, Last: s.Hash(), HasReport: true}
+		}
+	})
+	group.Wait()
+	if files, err := p.Files(ctx); err != nil || len(files) != 1 {
+		t.Errorf("files %v, %v; want the one that stays", files, err)
 	}
 }
 

@@ -34,9 +34,9 @@ func (p *Prover) Report(ctx context.Context, slot mpow.Slot, seed [32]byte, head
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	var damaged []*replica
-	for _, h := range lost {
-		if h.r.held() {
-			damaged = append(damaged, h.r)
+	for _, r := range lost {
+		if r.held() {
+			damaged = append(damaged, r)
 		}
 	}
 	if err := p.forget(damaged); err != nil {

@@ -147,7 +147,7 @@ func (d *pending) seal(hash string, data []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.gone {
-		return mpow.ErrAbsent
+		return d.over()
 	}
 	if d.bad != nil {
 		return d.bad
@@ -341,7 +341,7 @@ func (p *Prover) Missing(ctx context.Context, root cid.Cid) ([]cid.Cid, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.gone {
-		return nil, nil
+		return nil, d.over()
 	}
 	if d.bad != nil {
 		return nil, fmt.Errorf("missing of %v: %w", root, d.bad)
@@ -379,7 +379,7 @@ func (p *Prover) Commit(ctx context.Context, root cid.Cid) (uint64, error) {
 // asked for again.
 func (d *pending) commit() (uint64, error) {
 	if d.gone {
-		return d.r.Size, nil // another Commit, or a Drop, came first
+		return d.r.Size, d.over()
 	}
 	if d.bad != nil {
 		return 0, d.bad
@@ -405,6 +405,20 @@ func (d *pending) commit() (uint64, error) {
 	d.gone = true
 	d.closeFile()
 	return c.Size, nil
+}
+
+// over says what became of a replica that is no longer under construction: nil
+// if it is whole.
+func (d *pending) over() error {
+	d.p.mu.RLock()
+	defer d.p.mu.RUnlock()
+	switch {
+	case d.p.closed:
+		return errClosed
+	case d.r.held():
+		return nil
+	}
+	return fmt.Errorf("file %v was dropped: %w", d.r.Root, mpow.ErrAbsent)
 }
 
 func (d *pending) closeFile() {
