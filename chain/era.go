@@ -252,6 +252,19 @@ func (s *state) forget(now uint64) {
 	for _, address := range stale {
 		consKeys.del(s, address)
 	}
+	var silent []peer.ID
+	workOf.each(s, func(owner peer.ID, w gpos.Work) bool {
+		if uint64(w.Era)+1 < now {
+			silent = append(silent, owner)
+		}
+		return true
+	})
+	for _, owner := range silent {
+		workOf.del(s, owner)
+	}
+	if uint64(workAll.must(s, all).Era)+1 < now {
+		workAll.del(s, all)
+	}
 }
 
 // clearEra removes the rows of t that belong to era.

@@ -307,6 +307,11 @@ func TestAStoppedNodeLeavesTheSet(t *testing.T) {
 	if got := c.standing(four...); len(got) != 4 || !c.view().Era().Kept {
 		t.Errorf("set %v, want it kept when nobody has workload", got)
 	}
+	c.to(7)
+	workOf.each(c.s, func(owner peer.ID, w gpos.Work) bool {
+		t.Errorf("the workload of %v in slot %d is kept for ever", owner, w.Slot)
+		return true
+	})
 }
 
 // TestTooFewKeepTheSet: with two of four electable and three wanted, all four

@@ -193,7 +193,30 @@ func checkStake(s source) (coin.Amount, error) {
 	if pot, promised := potTable.must(s, string(potStaking)), plans.must(s, all).Promised; promised > pot {
 		return sum, fmt.Errorf("the staking pot holds %v, %v are promised (spec §4.4)", pot, promised)
 	}
+	if err := checkWorkload(s); err != nil {
+		return sum, err
+	}
 	return sum, checkSet(s)
+}
+
+// checkWorkload compares the workload of all in the last slot with that of the
+// owners (spec §9.4).
+func checkWorkload(s source) error {
+	total, sum := workAll.must(s, all), uint64(0)
+	var err error
+	workOf.each(s, func(owner peer.ID, w gpos.Work) bool {
+		if w.Slot == total.Slot {
+			sum += w.Bytes
+		}
+		if w.Slot > total.Slot {
+			err = fmt.Errorf("%v has workload in slot %d, all have it up to slot %d (spec §9.4)", owner, w.Slot, total.Slot)
+		}
+		return err == nil
+	})
+	if err == nil && sum != total.Bytes {
+		err = fmt.Errorf("owners have %d bytes of workload in slot %d, all have %d (spec §9.4)", sum, total.Slot, total.Bytes)
+	}
+	return err
 }
 
 // checkSet compares the set with the exposures it was elected by, whose powers
