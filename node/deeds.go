@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/lode-node/lode/bitswap"
 	"github.com/lode-node/lode/chain"
 	"github.com/lode-node/lode/market"
+	"github.com/lode-node/lode/mpow"
 )
 
 // A keeper takes orders: it looks at each block, decides, and does.
@@ -27,6 +29,7 @@ type keeper struct {
 	chain  Chain
 	prover Prover
 	me     peer.ID
+	dir    string                // where sealed files go; empty: not known
 	blocks blockstore.Blockstore // what is here already
 	ex     exchange.SessionExchange
 	c      KeeperConfig
@@ -85,7 +88,8 @@ func stirs(b chain.Block) bool {
 		return true
 	}
 	for _, e := range b.Events {
-		if e.Root.Defined() {
+		switch e.Kind {
+		case "placed", "live", "dropped", "refunded", "closed":
 			return true
 		}
 	}
@@ -112,6 +116,7 @@ func (k *keeper) look(ctx context.Context) (scene, error) {
 		SRD: info.SRDBytes, Unit: v.Params().Mpow.SRDUnit, Config: k.c,
 		Orders: orders(v, k.me),
 	}
+	sc.Config.Capacity = min(k.c.Capacity, k.room(info))
 	for _, f := range files {
 		sc.Held[f.Root] = f.Size
 	}
@@ -138,6 +143,23 @@ func (k *keeper) look(ctx context.Context) (scene, error) {
 	return sc, nil
 }
 
+// room is how many bytes the disk lets this node hold in all: what it holds now
+// and what is free, less what the chain needs to go on.
+func (k *keeper) room(info mpow.ProverInfo) uint64 {
+	if k.dir == "" {
+		return math.MaxUint64
+	}
+	free, err := diskFree(k.dir)
+	if err != nil {
+		k.log.Warn("free space is not known, the settings alone bound what is held", "dir", k.dir, "err", err)
+		return math.MaxUint64
+	}
+	return info.FileBytes + info.SRDBytes + free - min(free, diskReserve)
+}
+
+// diskReserve is left free for chain state and logs, in bytes.
+const diskReserve = 1 << 30
+
 // start begins a deed and returns at once.
 func (k *keeper) start(ctx context.Context, group *errgroup.Group, d deed) {
 	root := d.Order.Root
@@ -160,15 +182,19 @@ func (k *keeper) start(ctx context.Context, group *errgroup.Group, d deed) {
 			delete(k.failed, root)
 		}
 		k.m.deed(d.Verb, err == nil)
+		log := k.log.With("deed", string(d.Verb), "why", d.Why)
+		if root.Defined() {
+			log = log.With("cid", root)
+		}
 		switch {
 		case err == nil:
 			k.dirty.Store(true)
-			k.log.Info("deed done", "deed", string(d.Verb), "cid", root, "why", d.Why, "took", time.Since(began).Round(time.Millisecond))
+			log.Info("deed done", "took", time.Since(began).Round(time.Millisecond))
 		case ctx.Err() == nil: // else the node is ending: nothing failed
 			if d.Verb != fill {
 				k.failed[root] = err.Error()
 			}
-			k.log.Warn("deed failed, and is decided again at the next slot", "deed", string(d.Verb), "cid", root, "err", err)
+			log.Warn("deed failed, and is decided again at the next slot", "err", err)
 		}
 		return nil
 	})

@@ -334,3 +334,17 @@ func TestNodeComesBackAndAnotherDenies(t *testing.T) {
 		t.Errorf("expected times: %d µs of the one that serves, %d µs of the one that denies, want the second to be worse", honest, liar)
 	}
 }
+
+// What nobody has ends in a reasoned 504 within the deadline.
+func TestUnknownContentIsA504(t *testing.T) {
+	ctx := deadline(t, 30*time.Second)
+	d := devnet(t, node.DevnetConfig{Edges: 1, Config: func(_ int, c *node.Config) { c.Gateway.Deadline = node.Duration(500 * time.Millisecond) }})
+	began := time.Now()
+	res, body := ask(ctx, t, d.Nodes[0], "/ipfs/"+block([]byte("nobody has this")).Cid().String())
+	if res.StatusCode != http.StatusGatewayTimeout || len(body) < 20 {
+		t.Errorf("got %s %q, want a 504 that says why", res.Status, body)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v with a deadline of 500 ms", took)
+	}
+}

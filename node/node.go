@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/ipfs/go-cid"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -106,6 +107,7 @@ type Node struct {
 	prover Prover                      // nil on an edge
 	faults *Faults
 	store  *store
+	priors *lru.Cache[peer.ID, known]
 	ex     *bitswap.Exchange
 
 	genesis  chain.Genesis // zero when Chain was given
@@ -288,6 +290,9 @@ func (n *Node) openStore() error {
 
 func (n *Node) openExchange() (err error) {
 	n.metrics = newMetrics(n.chain)
+	if n.priors, err = lru.New[peer.ID, known](priorsKept); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.opened = append(n.opened, func() error { cancel(); return nil })
 	var finder routing.ContentDiscovery
@@ -324,16 +329,30 @@ func (n *Node) holders(root cid.Cid) []peer.AddrInfo {
 	return out
 }
 
-// prior is the chain's word on a peer (spec §7.2).
+// A known prior is one read at a height.
+type known struct {
+	height int64
+	prior  credit.Prior
+}
+
+// prior is the chain's word on a peer (spec §7.2). A record is read once a block
+// and peer; the exchange asks for every block that it wants.
 func (n *Node) prior(p peer.ID) credit.Prior {
 	v := n.chain.View()
-	node, ok := v.Node(p)
-	if !ok {
-		return credit.Prior{}
+	if k, ok := n.priors.Get(p); ok && k.height == v.Height() {
+		return k.prior
 	}
-	proven := node.LastSlot+1 >= v.Slot() && node.LastSlot > 0
-	return credit.Default().Chain(proven, v.Credit(peer.ID(node.Owner())))
+	var prior credit.Prior
+	if node, ok := v.Node(p); ok {
+		proven := node.LastSlot > 0 && node.LastSlot+1 >= v.Slot()
+		prior = credit.Default().Chain(proven, v.Credit(peer.ID(node.Owner())))
+	}
+	n.priors.Add(p, known{v.Height(), prior})
+	return prior
 }
+
+// priorsKept is how many peers' priors are remembered.
+const priorsKept = 4096
 
 func (n *Node) openLoops() error {
 	if n.prover == nil {
@@ -346,6 +365,9 @@ func (n *Node) openLoops() error {
 	}
 	if n.dht != nil {
 		n.keeper.provide = n.provide
+	}
+	if n.home != nil && n.c.Prover == nil && n.c.Prove.Socket == "" {
+		n.keeper.dir = n.home.Path(dirSealed)
 	}
 	n.reporter = &reporter{chain: n.chain, prover: n.prover, me: n.id, addrs: n.announced, log: n.log.With("loop", "reporter"), m: n.metrics}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -157,6 +158,9 @@ const (
 // do carries the duties out, side by side since each waits for a block. A
 // failure is logged and owed again; only the end of ctx is returned.
 func (r *reporter) do(ctx context.Context, s standing, duties []duty) error {
+	all := ctx
+	ctx, cancel := context.WithTimeout(ctx, r.patience())
+	defer cancel()
 	var g errgroup.Group
 	for _, d := range duties {
 		g.Go(func() error {
@@ -169,14 +173,21 @@ func (r *reporter) do(ctx context.Context, s standing, duties []duty) error {
 			case announce:
 				err = r.announce(ctx, s)
 			}
-			if err != nil && ctx.Err() == nil {
+			if err != nil && all.Err() == nil {
 				r.log.Warn("the chain was not told", "what", string(d), "slot", s.Slot, "height", s.Height, "err", err)
 			}
 			return nil
 		})
 	}
 	_ = g.Wait()
-	return ctx.Err()
+	return all.Err()
+}
+
+// patience is how long to wait for a block to hold what was sent: a slot, after
+// which a report is worth nothing and the rest is looked at anew.
+func (r *reporter) patience() time.Duration {
+	p := r.chain.View().Params()
+	return max(time.Duration(p.Mpow.SlotBlocks*p.BlockTime)*time.Millisecond, 5*time.Second)
 }
 
 // register offers the enclave's key with evidence bound to a block that the

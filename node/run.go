@@ -62,7 +62,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	g.Go(func() error { <-ctx.Done(); return nil }) // an edge without ports has nothing else to do
 	n.log.Info("node runs", "id", n.id, "role", n.c.Role, "kind", n.kind, "height", n.chain.View().Height(),
 		"addrs", n.Addrs(), "gateway", n.gateway, "api", n.apiAddr)
-	return errors.Join(g.Wait(), lost)
+	err = g.Wait()
+	n.log.Info("node ends", "height", n.chain.View().Height())
+	return errors.Join(err, lost)
 }
 
 // loops are those of the role.

@@ -204,9 +204,9 @@ func (s *Supervisor) ready(ctx context.Context, i int) error {
 	defer client.CloseIdleConnections()
 	t := time.NewTicker(readyEvery)
 	defer t.Stop()
-	last := errors.New("no answer yet")
 	for {
-		if last = ping(ctx, client); last == nil {
+		last := ping(ctx, client)
+		if last == nil {
 			return nil
 		}
 		select {
