@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -146,6 +147,9 @@ func TestRegisterLocksABondUntilItLapses(t *testing.T) { // spec §2.2, §3.2
 	}
 	inSlot(s, 5)
 	e.report()
+	if got := s.View().Supply().Deposits; got != bond {
+		t.Fatalf("deposits %v in slot 5 after a renewal until 4 and a slot of grace, want %v", got, bond)
+	}
 	inSlot(s, 6)
 	if got := s.View().Supply().Deposits; got != 0 {
 		t.Fatalf("deposits %v after it lapsed in slot 6, want none", got)
@@ -342,6 +346,10 @@ func TestAPaidSecondReportIsANoOp(t *testing.T) { // spec §2.2, §3.5
 	}
 	if after := e.node(); after.Seq != before.Seq || after.FileBytes != before.FileBytes {
 		t.Errorf("it changed %+v to %+v", before, after)
+	}
+	block, ok := s.View().Block(res.Height)
+	if !ok || slices.ContainsFunc(block.Events, func(e Event) bool { return e.Kind == "reported" }) {
+		t.Errorf("events %+v, want none of a report", block.Events)
 	}
 }
 

@@ -334,3 +334,31 @@ func TestDropOnAFullDisk(t *testing.T) {
 		t.Fatalf("files %v, %v; want the other one", files, err)
 	}
 }
+
+// A block that a loss of power took from the disk is sealed under another key
+// the second time: no number is used twice under one (spec §3.21).
+func TestARestartBeginsAnotherKey(t *testing.T) {
+	dir := t.TempDir()
+	b := random(t, 1, 4000)
+	var sealed [2][]byte
+	for i := range sealed {
+		p := open(t, config(t, dir))
+		must(t, p.Begin(t.Context(), b.cid, 1<<20))
+		must(t, p.Seal(t.Context(), b.cid, b.cid, b.data))
+		path := only(t, filepath.Join(dir, "replicas", "*", "data"))
+		var err error
+		sealed[i], err = os.ReadFile(path)
+		must(t, err)
+		must(t, p.Close())
+		must(t, os.Truncate(path, 100)) // a part of the block is lost
+	}
+	if !bytes.Equal(sealed[0][:9], sealed[1][:9]) {
+		t.Fatalf("headers % x and % x: not the same number, so this shows nothing", sealed[0][:9], sealed[1][:9])
+	}
+	const header = 9 + 34
+	for i := header; i+16 <= len(sealed[0]); i += 16 {
+		if bytes.Equal(sealed[0][i:i+16], sealed[1][i:i+16]) {
+			t.Fatalf("the same sealed bytes at %d", i)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package prover
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"net/http/httptest"
 	"testing"
 
@@ -98,6 +99,34 @@ func FuzzCalls(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A sealed block opens only where it was put: its associated data names all of
+// that (spec §3.21).
+func TestBlocksAreBound(t *testing.T) {
+	file := func(data string) cid.Cid {
+		c, err := cid.V1Builder{Codec: cid.Raw, MhType: 0x12}.Sum([]byte(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	prover := func(name byte) *Prover {
+		return &Prover{key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{name}, 32))}
+	}
+	base := prover(1).bound(&replica{ID: id{1}, Root: file("a")}, entry{hash: "h", number: 1, length: 1})
+	for what, other := range map[string][]byte{
+		"identity": prover(2).bound(&replica{ID: id{1}, Root: file("a")}, entry{hash: "h", number: 1, length: 1}),
+		"replica":  prover(1).bound(&replica{ID: id{2}, Root: file("a")}, entry{hash: "h", number: 1, length: 1}),
+		"root":     prover(1).bound(&replica{ID: id{1}, Root: file("b")}, entry{hash: "h", number: 1, length: 1}),
+		"number":   prover(1).bound(&replica{ID: id{1}, Root: file("a")}, entry{hash: "h", number: 2, length: 1}),
+		"length":   prover(1).bound(&replica{ID: id{1}, Root: file("a")}, entry{hash: "h", number: 1, length: 2}),
+		"hash":     prover(1).bound(&replica{ID: id{1}, Root: file("a")}, entry{hash: "i", number: 1, length: 1}),
+	} {
+		if bytes.Equal(base, other) {
+			t.Errorf("another %s is bound alike", what)
+		}
+	}
 }
 
 func TestMerkleTellsLeavesApart(t *testing.T) { // spec §3.22
