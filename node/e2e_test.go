@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,7 +18,10 @@ import (
 
 	"github.com/lode-node/lode/chain"
 	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/enclave"
+	"github.com/lode-node/lode/enclave/prover"
 	"github.com/lode-node/lode/market"
+	"github.com/lode-node/lode/mpow"
 	"github.com/lode-node/lode/node"
 )
 
@@ -346,5 +350,44 @@ func TestUnknownContentIsA504(t *testing.T) {
 	}
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it took %v with a deadline of 500 ms", took)
+	}
+}
+
+// A prover behind its socket does for a node what one in the process does.
+func TestProverBehindItsSocket(t *testing.T) {
+	ctx := deadline(t, 30*time.Second)
+	dir := t.TempDir()
+	params, err := mpow.Preset("dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := prover.New(prover.Config{Dir: dir, Platform: prover.Simulated(dir), Params: params})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	serving, stop := context.WithCancel(ctx)
+	go func() { served <- p.Serve(serving, l) }()
+	defer func() {
+		stop()
+		if err := <-served; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	}()
+	client := enclave.New(filepath.Join(dir, "s"))
+	defer client.Close()
+	d := devnet(t, node.DevnetConfig{Storage: 1, Config: func(_ int, c *node.Config) { c.Prover = client }})
+	_, a := order(ctx, t, d)
+	until(ctx, t, d, "the node is a holder", holders(a.Root, 1))
+	if ok, err := p.Has(ctx, a.Root); err != nil || !ok {
+		t.Errorf("the prover behind the socket has the root: %v, %v, want true", ok, err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
 	}
 }

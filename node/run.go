@@ -104,7 +104,10 @@ const graceTime = time.Second
 
 // serveUntil serves until ctx ends.
 func (n *Node) serveUntil(ctx context.Context, s server) error {
-	s.s.BaseContext = func(net.Listener) context.Context { return ctx }
+	// Requests under way are told of the end only after the grace.
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	s.s.BaseContext = func(net.Listener) context.Context { return base }
 	ended := make(chan error, 1)
 	go func() { ended <- s.s.Serve(s.l) }()
 	select {
@@ -115,6 +118,7 @@ func (n *Node) serveUntil(ctx context.Context, s server) error {
 	grace, cancel := context.WithTimeout(context.Background(), graceTime)
 	defer cancel()
 	if err := s.s.Shutdown(grace); err != nil {
+		cut()
 		_ = s.s.Close() // what goes on after the grace is cut off
 	}
 	<-ended
