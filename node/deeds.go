@@ -200,6 +200,9 @@ func (k *keeper) start(ctx context.Context, group *errgroup.Group, d deed) {
 	})
 }
 
+// settleTime bounds the wait for the block that holds a settlement.
+const settleTime = 30 * time.Second
+
 // do carries one deed out.
 func (k *keeper) do(ctx context.Context, d deed) error {
 	switch d.Verb {
@@ -209,6 +212,11 @@ func (k *keeper) do(ctx context.Context, d deed) error {
 		return k.prover.Drop(ctx, d.Order.Root)
 	case fill:
 		return k.prover.FillSRD(ctx, d.Units)
+	case settle:
+		ctx, cancel := context.WithTimeout(ctx, settleTime)
+		defer cancel()
+		_, err := k.chain.Submit(ctx, chain.Msg{Market: &market.Msg{Settle: &market.Settle{Root: market.Root(d.Order.Root.Bytes())}}})
+		return err
 	}
 	panic("node: deed " + string(d.Verb))
 }
@@ -337,12 +345,18 @@ func (k *keeper) sources(o order) []peer.AddrInfo {
 func orders(v *chain.View, me peer.ID) []order {
 	var out []order
 	p := v.Params()
+	seated := map[string]bool{} // by root, as if all were settled now
+	for _, f := range v.Pay(me).Files {
+		seated[f.Root.KeyString()] = f.Seated
+	}
 	for f := range v.Files() {
 		o := order{Root: f.Root.Cid(), Size: f.Size, State: f.State, Replicas: len(f.Replicas), Sources: f.Sources()}
 		for _, y := range f.Payments {
 			o.Size = max(o.Size, y.Size)
 		}
-		_, o.Mine = f.Replica(me)
+		var mine market.Replica
+		mine, o.Mine = f.Replica(me)
+		o.Seat = o.Mine && mine.Seat == nil && seated[o.Root.KeyString()]
 		o.Turn = turn(p, v, f, me)
 		out = append(out, o)
 	}

@@ -17,6 +17,7 @@ type order struct {
 	State    market.State
 	Replicas int      // on chain, by anyone
 	Mine     bool     // one of them is this node's
+	Seat     bool     // settling the file now would give this node a paid place
 	Turn     bool     // this node's owner may be seated by now (spec §5.4)
 	Sources  []string // multiaddrs of who serves the first copy
 }
@@ -39,12 +40,16 @@ const (
 	fetch verb = "fetch" // get, seal and commit a file
 	drop  verb = "drop"  // free what a file takes
 	fill  verb = "fill"  // make sealed random data as many units as Units says
+	// settle touches a file on chain whose queue has come round to this node:
+	// places change hands at a touch only, and who is silent does not touch
+	// (spec §5.4).
+	settle verb = "settle"
 )
 
 // A deed is one thing to do, and why.
 type deed struct {
 	Verb  verb
-	Order order // of fetch; of drop only the root
+	Order order // of fetch and settle; of drop only the root
 	Units int   // of fill
 	Why   string
 }
@@ -62,6 +67,11 @@ func decide(sc scene) []deed {
 	for _, root := range sortedRoots(sc.Held, sc.Pending) {
 		if o, ok := byRoot[root]; (!ok || o.State == market.None) && !sc.Busy[root] {
 			deeds = append(deeds, deed{Verb: drop, Order: order{Root: root}, Why: "no order runs for it"})
+		}
+	}
+	for _, o := range sc.Orders {
+		if o.Seat && !sc.Busy[o.Root] {
+			deeds = append(deeds, deed{Verb: settle, Order: o, Why: "a paid place is ours when the file is settled"})
 		}
 	}
 	wanted := slices.DeleteFunc(slices.Clone(sc.Orders), func(o order) bool { return !wants(sc, o) })

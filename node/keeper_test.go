@@ -64,6 +64,12 @@ func TestDecide(t *testing.T) {
 		{"under way", func(s *scene) { s.Busy[root(1)] = true }, nil},
 		{"held", func(s *scene) { s.Held[root(1)] = 100 }, nil},
 		{"ours on chain and lost here: the next report drops it", func(s *scene) { s.Orders[0].Mine = true }, nil},
+		{"ours, and a paid place waits for a touch", func(s *scene) {
+			s.Orders[0].Mine, s.Orders[0].Seat, s.Held[root(1)] = true, true, 100
+		}, []string{"settle 1"}},
+		{"settling already", func(s *scene) {
+			s.Orders[0].Mine, s.Orders[0].Seat, s.Held[root(1)], s.Busy[root(1)] = true, true, 100, true
+		}, nil},
 		{"held and expired is kept until it closes", func(s *scene) {
 			s.Held[root(1)], s.Orders[0].State = 100, market.Expired
 		}, nil},
