@@ -50,16 +50,16 @@ type demo struct {
 	start time.Time
 	done  int // checks passed
 
-	net    *network
-	nodes  *node.Supervisor // storage nodes and the first edge
-	late   *node.Supervisor // the second edge
-	second member
-	tree   string
-	want   manifest
-	adder  *child
-	added  added
-	live   uint64 // slot in which all replicas were there
-	victim [2]int // the stopped holder and the one that answers DONT_HAVE, as members
+	net     *network
+	nodes   *node.Supervisor // storage nodes and the first edge
+	late    *node.Supervisor // the second edge
+	second  member
+	tree    string
+	want    manifest
+	adder   *child
+	added   added
+	settled uint64 // slot in which the file was touched, and what was earned began to vest
+	victim  [2]int // the stopped holder and the one that answers DONT_HAVE, as members
 
 	before, after map[string]coin.Amount // free balance by name
 	limits        map[string]coin.Amount // stake limits before the order, by name

@@ -23,7 +23,7 @@ import (
 // devnet is step 1.
 func (d *demo) devnet(ctx context.Context) error {
 	var err error
-	d.net, err = makeNetwork(networkPlan{Dir: d.dir, ChainID: "dev-demo", Storage: 4, Edges: 1, Spare: 1, SlotBlocks: demoSlot})
+	d.net, err = makeNetwork(networkPlan{Dir: d.dir, ChainID: "dev-demo", Storage: 4, Edges: 1, SlotBlocks: demoSlot})
 	if err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (d *demo) order(ctx context.Context) error {
 		d.adder.kill()
 	}
 	root := d.added.Root.String()
-	out, err := d.lode(ctx, "order", "place", root, "--json", "--home", d.net.Home, "--node", d.edge().Socket)
+	out, err := d.lode(ctx, "order", "place", root, "--tip", "1", "--json", "--home", d.net.Home, "--node", d.edge().Socket)
 	var s sent
 	if err == nil {
 		err = json.Unmarshal(out, &s)
@@ -330,10 +330,7 @@ func (d *demo) proved(ctx context.Context) (string, error) {
 	if a.Order.State != market.Live || n < 4 {
 		return fmt.Sprintf("order %v, %d of 4 replicas proved; %s", a.Order.State, n, a.Order.Why), nil
 	}
-	var s statusAnswer
-	err = d.client(d.edge()).get(ctx, "/status", &s)
-	d.live = uint64(s.Slot)
-	return "", err
+	return "", nil
 }
 
 func (d *demo) fourHolders(ctx context.Context, m member) (string, error) {

@@ -24,7 +24,6 @@ type networkPlan struct {
 	Storage    int    // nodes that store and validate, with equal bonds
 	Edges      int
 	SlotBlocks int64 // zero: as preset
-	Spare      int   // places for nodes that are added later
 }
 
 // Money of a devnet. Bonds are small, because what they may be is bounded by what little a devnet's disks prove: a
@@ -42,7 +41,6 @@ type network struct {
 	Members []member // storage nodes first, then edges
 	User    keyInfo
 	Home    string // of the user
-	Offset  int    // added to the numbers of its nodes, for ports
 }
 
 // A member is a node of it.
@@ -63,17 +61,17 @@ func makeNetwork(plan networkPlan) (*network, error) {
 	if _, err := os.Stat(filepath.Join(plan.Dir, "genesis.json")); err == nil {
 		return nil, usage("%s holds a network already: name another directory, or remove it", plan.Dir)
 	}
-	offset, err := freeOffset(plan.Storage + plan.Edges + plan.Spare)
+	offset, err := freeOffset(0, plan.Storage+plan.Edges)
 	if err != nil {
 		return nil, err
 	}
-	n := &network{Dir: plan.Dir, Home: filepath.Join(plan.Dir, "user"), Offset: offset}
+	n := &network{Dir: plan.Dir, Home: filepath.Join(plan.Dir, "user")}
 	for i := range plan.Storage + plan.Edges {
 		role, name := node.RoleStorage, fmt.Sprintf("n%d", i)
 		if i >= plan.Storage {
 			role, name = node.RoleEdge, fmt.Sprintf("e%d", i-plan.Storage)
 		}
-		m, err := n.member(i, name, role)
+		m, err := n.member(offset+i, name, role)
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +103,11 @@ func makeNetwork(plan networkPlan) (*network, error) {
 
 // add makes the home of one more node of a network that has its genesis.
 func (n *network) add(name, role string) (member, error) {
-	m, err := n.member(len(n.Members), name, role)
+	offset, err := freeOffset(len(n.Members), 1)
+	if err != nil {
+		return member{}, err
+	}
+	m, err := n.member(offset, name, role)
 	if err != nil {
 		return member{}, err
 	}
@@ -113,8 +115,8 @@ func (n *network) add(name, role string) (member, error) {
 	return m, n.finish(&n.Members[len(n.Members)-1])
 }
 
-// member makes home, keys and settings of node i; the ports follow from its number.
-func (n *network) member(i int, name, role string) (member, error) {
+// member makes home, keys and settings of a node; its ports are the usual ones plus ten times the offset.
+func (n *network) member(offset int, name, role string) (member, error) {
 	home := filepath.Join(n.Dir, name)
 	key, err := node.NewKey(filepath.Join(home, "key"))
 	if err != nil {
@@ -128,7 +130,7 @@ func (n *network) member(i int, name, role string) (member, error) {
 	if err != nil {
 		return member{}, err
 	}
-	cfg := node.Defaults(n.Offset + i)
+	cfg := node.Defaults(offset)
 	cfg.Role = role
 	return member{Name: name, ID: id, Role: role, Home: home, Gateway: "http://" + cfg.Gateway.Listen, Socket: filepath.Join(home, "api.sock"),
 		cometID: c.Peer, vote: c.Consensus, config: cfg}, nil
@@ -171,9 +173,9 @@ func (n *network) finish(m *member) error {
 	return n.Genesis.Save(filepath.Join(m.Home, "genesis.json"))
 }
 
-// freeOffset returns the first number from which the ports of n nodes are free: zero unless something runs there.
-func freeOffset(n int) (int, error) {
-	for offset := 0; offset < 1000; offset += n {
+// freeOffset returns the first number at or after from such that the ports of n nodes from there on are free.
+func freeOffset(from, n int) (int, error) {
+	for offset := from; offset < 1000; offset++ {
 		if portsFree(offset, n) {
 			return offset, nil
 		}
@@ -181,24 +183,37 @@ func freeOffset(n int) (int, error) {
 	return 0, fmt.Errorf("no free ports for %d nodes from 8080 and 24001 on", n)
 }
 
+// portsFree reports whether all that n nodes listen on can be bound now.
 func portsFree(offset, n int) bool {
 	for i := range n {
 		c := node.Defaults(offset + i)
-		addrs := []string{c.Comet.Listen, c.Gateway.Listen}
-		for _, l := range c.P2P.Listen {
-			if host, port, ok := tcpOf(l); ok {
-				addrs = append(addrs, net.JoinHostPort(host, port))
-			}
-		}
-		for _, a := range addrs {
-			l, err := net.Listen("tcp", a)
-			if err != nil {
+		for _, a := range []string{c.Comet.Listen, c.Gateway.Listen} {
+			if !bindable("tcp", a) {
 				return false
 			}
-			l.Close()
+		}
+		for _, l := range c.P2P.Listen {
+			if p := strings.Split(l, "/"); len(p) >= 5 && !bindable(p[3], net.JoinHostPort(p[2], p[4])) {
+				return false
+			}
 		}
 	}
 	return true
+}
+
+func bindable(network, addr string) bool {
+	if network == "udp" {
+		c, err := net.ListenPacket(network, addr)
+		if err != nil {
+			return false
+		}
+		return c.Close() == nil
+	}
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
 }
 
 // tcpOf reads host and port of a multiaddr like /ip4/127.0.0.1/tcp/24001.

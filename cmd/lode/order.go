@@ -15,7 +15,7 @@ import (
 
 func (c *cli) orderCmd() *cobra.Command {
 	cmd := group(&cobra.Command{Use: "order", Short: "order storage for content, look at orders"})
-	cmd.AddCommand(c.orderPlaceCmd(), c.orderQuoteCmd(), c.orderShowCmd(), c.orderListCmd(), c.orderCancelCmd())
+	cmd.AddCommand(c.orderPlaceCmd(), c.orderQuoteCmd(), c.orderShowCmd(), c.orderListCmd(), c.orderCancelCmd(), c.orderSettleCmd())
 	return cmd
 }
 
@@ -193,6 +193,19 @@ func (c *cli) orderCancelCmd() *cobra.Command {
 		}
 		return c.transact(cmd, f, chain.Msg{Market: &market.Msg{Cancel: &market.Cancel{Root: r.Bytes()}}},
 			"asked to cancel %v: it is refunded one full slot from now if nobody has proved it by then", r)
+	}}
+	f.add(cmd)
+	return cmd
+}
+
+func (c *cli) orderSettleCmd() *cobra.Command {
+	var f txFlags
+	cmd := &cobra.Command{Use: "settle CID", Short: "touch a file: book what its holders earned, give free places to the next", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
+		r, err := parseRoot(args[0])
+		if err != nil {
+			return err
+		}
+		return c.transact(cmd, f, chain.Msg{Market: &market.Msg{Settle: &market.Settle{Root: r.Bytes()}}}, "settled %v", r)
 	}}
 	f.add(cmd)
 	return cmd
