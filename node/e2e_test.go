@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"testing"
 	"time"
@@ -389,5 +391,28 @@ func TestProverBehindItsSocket(t *testing.T) {
 	}
 	if err := d.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Whoever starts a goroutine waits for it: after the end none of ours is left.
+func TestNoGoroutineOutlivesItsNode(t *testing.T) {
+	ctx := deadline(t, 30*time.Second)
+	d := devnet(t, node.DevnetConfig{Storage: 2, Edges: 1})
+	s, a := order(ctx, t, d)
+	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
+	if res, _ := ask(ctx, t, d.Nodes[2], "/ipfs/"+a.Root.String()+"/a.txt"); res.StatusCode != http.StatusOK {
+		t.Fatalf("fetch: %s", res.Status)
+	}
+	if err := errors.Join(s.Close(), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	if err := pprof.Lookup("goroutine").WriteTo(&all, 2); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range strings.Split(all.String(), "\n\n") {
+		if strings.Contains(g, "lode-node/lode/") && !strings.Contains(g, "testing.tRunner") {
+			t.Errorf("still runs:\n%s", g)
+		}
 	}
 }
