@@ -85,6 +85,9 @@ func decide(sc scene) []deed {
 	}
 	fetches := 0
 	for root := range sc.Busy {
+		if _, held := sc.Held[root]; held {
+			continue // dropped or settled, not fetched
+		}
 		fetches++
 		used += byRoot[root].Size // it will be held if all goes well
 	}

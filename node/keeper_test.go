@@ -94,6 +94,10 @@ func TestDecide(t *testing.T) {
 			s.Orders = append(s.Orders, order{Root: root(2), Size: 3000, State: market.Pending, Turn: true}, order{Root: root(3), Size: 30, State: market.Pending, Turn: true})
 			s.Config.Parallel = 1
 		}, []string{"fetch 3"}},
+		{"what is settled or dropped keeps no fetch waiting", func(s *scene) {
+			s.Held[root(2)], s.Busy[root(2)], s.Held[root(3)], s.Busy[root(3)] = 50, true, 50, true
+			s.Orders = append(s.Orders, order{Root: root(2), Size: 50, State: market.Live, Mine: true})
+		}, []string{"fetch 1"}},
 		{"random data gives way", func(s *scene) { s.Orders[0].Size = 985 }, []string{"fetch 1", "fill 1"}},
 		{"random data comes back", func(s *scene) { s.SRD, s.Orders = 0, nil }, []string{"fill 4"}},
 		{"no second fill beside the first", func(s *scene) { s.SRD, s.Unit, s.Orders = 0, 0, nil }, nil},
