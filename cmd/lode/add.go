@@ -214,21 +214,25 @@ func (c *cli) orderAdded(ctx context.Context, cl *client, a added, p addPlan) er
 const watchEvery = 500 * time.Millisecond
 
 // serveUntil waits until want nodes have proved root, telling of each step. Ctrl-C before that is no failure: the content
-// may be served again.
+// may be served again. The node that is asked may go and come back meanwhile: others fetch from here all the same.
 func (c *cli) serveUntil(ctx context.Context, cl *client, root cid.Cid, want int) error {
 	c.say("serving it until %s proved it; Ctrl-C stops", word(want, "node has", "nodes have"))
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	last := -1
+	last, silent := -1, false
 	for {
 		var h holdersAnswer
 		err := cl.get(ctx, "/holders/"+root.String(), &h)
-		if err != nil && exitCode(err) != exitNotFound && ctx.Err() == nil {
-			return err
-		}
-		if n := len(h.Holders); n != last && ctx.Err() == nil {
-			c.say("height %d: proved by %d of %d", h.Height, n, want)
-			last = n
+		switch gone := err != nil && exitCode(err) != exitNotFound; {
+		case ctx.Err() != nil:
+		case gone && !silent:
+			c.say("%v; serving on meanwhile", err)
+			silent = true
+		case !gone:
+			if n := len(h.Holders); n != last || silent {
+				c.say("height %d: proved by %d of %d", h.Height, n, want)
+				last, silent = n, false
+			}
 		}
 		if last >= want {
 			return nil
