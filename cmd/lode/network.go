@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +40,7 @@ type network struct {
 	Members []member // storage nodes first, then edges
 	User    keyInfo
 	Home    string // of the user
+	claims  []*os.File
 }
 
 // A member is a node of it.
@@ -61,11 +61,11 @@ func makeNetwork(plan networkPlan) (*network, error) {
 	if _, err := os.Stat(filepath.Join(plan.Dir, "genesis.json")); err == nil {
 		return nil, usage("%s holds a network already: name another directory, or remove it", plan.Dir)
 	}
-	offset, err := freeOffset(0, plan.Storage+plan.Edges)
+	offset, claims, err := claimPorts(0, plan.Storage+plan.Edges)
 	if err != nil {
 		return nil, err
 	}
-	n := &network{Dir: plan.Dir, Home: filepath.Join(plan.Dir, "user")}
+	n := &network{Dir: plan.Dir, Home: filepath.Join(plan.Dir, "user"), claims: claims}
 	for i := range plan.Storage + plan.Edges {
 		role, name := node.RoleStorage, fmt.Sprintf("n%d", i)
 		if i >= plan.Storage {
@@ -103,10 +103,11 @@ func makeNetwork(plan networkPlan) (*network, error) {
 
 // add makes the home of one more node of a network that has its genesis.
 func (n *network) add(name, role string) (member, error) {
-	offset, err := freeOffset(len(n.Members), 1)
+	offset, claims, err := claimPorts(len(n.Members), 1)
 	if err != nil {
 		return member{}, err
 	}
+	n.claims = append(n.claims, claims...)
 	m, err := n.member(offset, name, role)
 	if err != nil {
 		return member{}, err
@@ -171,49 +172,6 @@ func (n *network) finish(m *member) error {
 		return err
 	}
 	return n.Genesis.Save(filepath.Join(m.Home, "genesis.json"))
-}
-
-// freeOffset returns the first number at or after from such that the ports of n nodes from there on are free.
-func freeOffset(from, n int) (int, error) {
-	for offset := from; offset < 1000; offset++ {
-		if portsFree(offset, n) {
-			return offset, nil
-		}
-	}
-	return 0, fmt.Errorf("no free ports for %d nodes from 8080 and 24001 on", n)
-}
-
-// portsFree reports whether all that n nodes listen on can be bound now.
-func portsFree(offset, n int) bool {
-	for i := range n {
-		c := node.Defaults(offset + i)
-		for _, a := range []string{c.Comet.Listen, c.Gateway.Listen} {
-			if !bindable("tcp", a) {
-				return false
-			}
-		}
-		for _, l := range c.P2P.Listen {
-			if p := strings.Split(l, "/"); len(p) >= 5 && !bindable(p[3], net.JoinHostPort(p[2], p[4])) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-func bindable(network, addr string) bool {
-	if network == "udp" {
-		c, err := net.ListenPacket(network, addr)
-		if err != nil {
-			return false
-		}
-		return c.Close() == nil
-	}
-	l, err := net.Listen(network, addr)
-	if err != nil {
-		return false
-	}
-	return l.Close() == nil
 }
 
 // tcpOf reads host and port of a multiaddr like /ip4/127.0.0.1/tcp/24001.

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -179,98 +177,4 @@ func (c *cli) start(ctx context.Context, p startPlan) error {
 		return err
 	}
 	return n.Run(ctx)
-}
-
-func (c *cli) devnetCmd() *cobra.Command {
-	plan := networkPlan{Storage: 4, Edges: 1}
-	cmd := &cobra.Command{
-		Use:   "devnet",
-		Short: "run a network on this machine until Ctrl-C: storage nodes, edges, a user with funds",
-		Long: `Run a network of simulated storage nodes and edges on this machine, one process a node, until Ctrl-C. With --home the
-network is kept there and goes on where it was; without, it is in a temporary directory and removed at the end.`,
-		Args: nargs(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.devnet(cmd.Context(), plan) },
-	}
-	f := cmd.Flags()
-	f.IntVar(&plan.Storage, "nodes", plan.Storage, "storage nodes, all of them validators")
-	f.IntVar(&plan.Edges, "edges", plan.Edges, "edges")
-	f.StringVar(&plan.ChainID, "chain-id", "dev-local", "name of the chain; begins with dev-")
-	f.Int64Var(&plan.SlotBlocks, "slot-blocks", 0, "blocks of a slot (default: as preset)")
-	return cmd
-}
-
-// readyTime is how long a network may take to answer.
-const readyTime = 60 * time.Second
-
-// devnet runs a network until ctx ends.
-func (c *cli) devnet(ctx context.Context, plan networkPlan) (err error) {
-	if plan.Storage < 1 || plan.Edges < 0 || plan.Storage+plan.Edges > 50 {
-		return usage("--nodes %d --edges %d: want at least one node, and at most 50 in all", plan.Storage, plan.Edges)
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	var n *network
-	if c.home != "" {
-		if plan.Dir, err = filepath.Abs(c.home); err != nil {
-			return err
-		}
-		n, err = openNetwork(plan.Dir)
-	} else {
-		if plan.Dir, err = os.MkdirTemp("", "lode-devnet-"); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, os.RemoveAll(plan.Dir)) }()
-	}
-	if err != nil {
-		return err
-	}
-	if n == nil {
-		if n, err = makeNetwork(plan); err != nil {
-			return err
-		}
-	}
-	homes := make([]string, len(n.Members))
-	for i, m := range n.Members {
-		homes[i] = m.Home
-	}
-	sup, err := node.Supervise(ctx, node.SupervisorConfig{Program: program, Homes: homes})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, sup.Close()) }()
-	c.say("starting %s in %s", word(len(homes), "node", "nodes"), n.Dir)
-	ready, cancel := context.WithTimeout(ctx, readyTime)
-	defer cancel()
-	if err := sup.Ready(ready); err != nil {
-		return err
-	}
-	if err := c.showNetwork(n); err != nil {
-		return err
-	}
-	select {
-	case <-ctx.Done():
-		c.say("stopping")
-		return nil
-	case e := <-sup.Exits():
-		return e.Err
-	}
-}
-
-// showNetwork prints who is where.
-func (c *cli) showNetwork(n *network) error {
-	return c.show(map[string]any{"chain_id": n.Genesis.ChainID, "simulated": true, "dir": n.Dir, "members": n.Members, "user": n.User, "user_home": n.Home},
-		func(w io.Writer) {
-			fmt.Fprintf(w, "chain %s runs in %s; its enclaves are SIMULATED: proofs prove nothing\n\n", n.Genesis.ChainID, n.Dir)
-			var t table
-			t.row("NODE", "ROLE", "GATEWAY", "ACCOUNT")
-			for _, m := range n.Members {
-				t.row(m.Name, m.Role, m.Gateway, m.ID)
-			}
-			t.print(w)
-			last := n.Members[len(n.Members)-1]
-			fmt.Fprintf(w, "\na user with %v: --home %s --node %s\n", devUserFree, n.Home, last.Socket)
-			fmt.Fprintf(w, "try: lode add PATH --order --home %s --node %s\n", n.Home, last.Socket)
-		})
 }
