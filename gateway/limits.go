@@ -10,6 +10,7 @@ import (
 // Bounds of a connection, for [NewServer].
 const (
 	readHeaderTimeout = 10 * time.Second // a request header arrives within this or the connection is closed
+	readTimeout       = 20 * time.Second // the same for a body, which no request here needs; answers may take longer
 	idleTimeout       = 2 * time.Minute  // a kept-alive connection without a request
 	maxHeaderBytes    = 32 << 10
 	// writeTimeout is how long one write may wait for a reader that takes nothing. Boxo's own timer cannot see such a
@@ -17,12 +18,13 @@ const (
 	writeTimeout = 30 * time.Second
 )
 
-// NewServer returns a server for h with the bounds of a port that strangers reach: slow headers, idle connections
+// NewServer returns a server for h with the bounds of a port that strangers reach: slow requests, idle connections
 // and readers that stop reading are closed. The caller listens, serves and shuts it down.
 func NewServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 	}
@@ -56,19 +58,26 @@ func (p *progress) WriteHeader(status int) {
 			p.Header().Set("Cache-Control", "no-store")
 		}
 	}
+	p.renew()
 	p.ResponseWriter.WriteHeader(status)
 }
 
-// Write passes b on under a fresh deadline; renewing costs a lock in the poller, so at most once a second.
-func (p *progress) Write(b []byte) (int, error) {
-	if p.status == 0 {
-		p.status = http.StatusOK
-	}
+// renew sets a fresh deadline: without one, that of the response before on the same connection would stand. It costs a
+// lock in the poller, so at most once a second.
+func (p *progress) renew() {
 	if now := time.Now(); now.Sub(p.renewed) > time.Second {
 		p.renewed = now
 		// A recorder in a test has no connection to set a deadline on: that is no failure of the write.
 		_ = p.control.SetWriteDeadline(now.Add(writeTimeout))
 	}
+}
+
+// Write passes b on under a fresh deadline.
+func (p *progress) Write(b []byte) (int, error) {
+	if p.status == 0 {
+		p.status = http.StatusOK
+	}
+	p.renew()
 	n, err := p.ResponseWriter.Write(b)
 	p.bytes += int64(n)
 	return n, err

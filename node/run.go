@@ -90,9 +90,9 @@ func (n *Node) Close() error {
 	return errors.Join(errs...)
 }
 
-// serve lets Run serve h on l.
+// serve lets Run serve h on l, under the bounds of a port that strangers reach.
 func (n *Node) serve(name string, l net.Listener, h http.Handler) {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: readTime, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	s := gateway.NewServer(h)
 	if name == "api" {
 		s.ReadTimeout, s.WriteTimeout = readTime, writeTime
 	}
