@@ -135,11 +135,6 @@ func (t table[K, V]) under(s source, part []byte, fn func(K, V) bool) {
 	t.scan(s, from, past(from), fn)
 }
 
-// from is each for the keys at or after k.
-func (t table[K, V]) from(s source, k K, fn func(K, V) bool) {
-	t.scan(s, t.raw(k), past([]byte(t.prefix)), fn)
-}
-
 func (t table[K, V]) scan(s source, from, end []byte, fn func(K, V) bool) {
 	s.each(from, end, func(key, value []byte) bool {
 		k, rest, err := t.key.take(key[len(t.prefix):])

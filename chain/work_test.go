@@ -22,8 +22,6 @@ type enclaveTwin struct {
 	chain *Solo // signs as the node
 	id    peer.ID
 	key   ed25519.PrivateKey
-	files mpow.LtHash
-	bytes uint64
 }
 
 // newTwin returns the enclave of the account of a name, not registered yet.
