@@ -42,10 +42,21 @@ type keeper struct {
 
 	mu     sync.Mutex // guards the fields below
 	busy   map[cid.Cid]bool
-	filled bool              // random data is being sealed
-	under  map[cid.Cid]*Work // what is being fetched
+	filled bool                                // random data is being sealed
+	under  map[cid.Cid]*Work                   // what is being fetched
+	stops  map[cid.Cid]context.CancelCauseFunc // ends what is being fetched
 	failed map[cid.Cid]string
 }
+
+// What ends a fetch before it is whole.
+var (
+	errGaveWay = errors.New("gave way to other files; what came is kept, and it goes on from there")
+	errOver    = errors.New("its order is over")
+)
+
+// turnsOfSilence is how many fetch timeouts one fetch may take before it gives
+// way: a source that sends a block now and then would keep its place for ever.
+const turnsOfSilence = 10
 
 // run decides at the first block of a slot, when the market did something, and
 // when a deed ended well. Deeds run in a group of their own, so a slow fetch
@@ -112,7 +123,7 @@ func (k *keeper) look(ctx context.Context) (scene, error) {
 	}
 	v := k.chain.View()
 	sc := scene{
-		Held: map[cid.Cid]uint64{}, Pending: map[cid.Cid]bool{}, Busy: map[cid.Cid]bool{},
+		Held: map[cid.Cid]uint64{}, Pending: map[cid.Cid]bool{}, Busy: map[cid.Cid]bool{}, Failed: map[cid.Cid]bool{},
 		SRD: info.SRDBytes, Unit: v.Params().Mpow.SRDUnit, Config: k.c,
 		Orders: orders(v, k.me),
 	}
@@ -138,6 +149,12 @@ func (k *keeper) look(ctx context.Context) (scene, error) {
 	for c := range k.failed {
 		if !running[c] {
 			delete(k.failed, c)
+		}
+		sc.Failed[c] = true
+	}
+	for c, stop := range k.stops {
+		if !running[c] {
+			stop(errOver)
 		}
 	}
 	return sc, nil
@@ -190,6 +207,10 @@ func (k *keeper) start(ctx context.Context, group *errgroup.Group, d deed) {
 		case err == nil:
 			k.dirty.Store(true)
 			log.Info("deed done", "took", time.Since(began).Round(time.Millisecond))
+		case errors.Is(err, errGaveWay):
+			k.failed[root] = err.Error()
+			k.dirty.Store(true)
+			log.Info("deed gave way", "err", err)
 		case ctx.Err() == nil: // else the node is ending: nothing failed
 			if d.Verb != fill {
 				k.failed[root] = err.Error()
@@ -224,23 +245,33 @@ func (k *keeper) do(ctx context.Context, d deed) error {
 // fetch gets the file's blocks through the same exchange that serves the
 // gateway, and seals each as it comes. What was sealed before a crash is not
 // fetched again: the prover says what is missing.
-func (k *keeper) fetch(ctx context.Context, o order) error {
+func (k *keeper) fetch(ctx context.Context, o order) (err error) {
 	w := &Work{Root: o.Root, Since: time.Now()}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer func() {
+		if why := context.Cause(ctx); err != nil && why != nil && !errors.Is(err, why) {
+			err = fmt.Errorf("%w (%w)", why, err) // a prover says only that it was interrupted
+		}
+		cancel(nil)
+	}()
 	k.mu.Lock()
-	k.under[o.Root] = w
+	k.under[o.Root], k.stops[o.Root] = w, cancel
 	k.mu.Unlock()
 	defer func() {
 		k.mu.Lock()
 		delete(k.under, o.Root)
+		delete(k.stops, o.Root)
 		k.mu.Unlock()
 	}()
 	if err := k.prover.Begin(ctx, o.Root, o.Size); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	// The clock restarts with each block, so it bounds silence, not size.
-	ctx, cancel := context.WithCancelCause(bitswap.WithSources(bitswap.WithFile(ctx, o.Root), k.sources(o)))
-	defer cancel(nil)
+	// The clock restarts with each block, so it bounds silence, not size; the
+	// other does not, and bounds the patience of those who wait for a place.
+	ctx = bitswap.WithSources(bitswap.WithFile(ctx, o.Root), k.sources(o))
 	limit := time.Duration(k.c.FetchTimeout)
+	turn := time.AfterFunc(turnsOfSilence*limit, func() { cancel(errGaveWay) })
+	defer turn.Stop()
 	silence := time.AfterFunc(limit, func() {
 		cancel(fmt.Errorf("no block for %v, %d sources named, %d replicas on chain", limit, len(o.Sources), o.Replicas))
 	})

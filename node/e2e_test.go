@@ -280,6 +280,23 @@ func TestOrderNobodyCanFetchIsRefunded(t *testing.T) {
 	until(ctx, t, d, "what was begun is dropped", func(*chain.View) bool { return len(d.Nodes[0].Status().Failed) == 0 })
 }
 
+// A fetch ends with its order, however patient the node is.
+func TestAFetchEndsWithItsOrder(t *testing.T) {
+	ctx := deadline(t, 20*time.Second)
+	d := devnet(t, node.DevnetConfig{Storage: 1,
+		Params: func(p *chain.Params) { quick(p); p.Market.PendingBlocks = 5 * p.Market.SlotBlocks },
+		Config: func(_ int, c *node.Config) { c.Keeper.FetchTimeout = node.Duration(time.Hour) },
+	})
+	root := block([]byte("nobody has this")).Cid()
+	place(ctx, t, d, market.Place{Root: root.Bytes(), Size: 1 << 20, Blocks: 600, Tip: coin.LODE})
+	until(ctx, t, d, "the fetch", func(*chain.View) bool { return len(d.Nodes[0].Status().Work) == 1 })
+	until(ctx, t, d, "the refund", func(v *chain.View) bool { _, ok := v.File(root); return !ok })
+	until(ctx, t, d, "the end of the fetch, and that nothing is left of it", func(*chain.View) bool {
+		st := d.Nodes[0].Status()
+		return len(st.Work) == 0 && len(st.Failed) == 0
+	})
+}
+
 // A gateway whose chain has stopped serves what it has, fetches from the
 // holders it knew, and says that the chain stands still.
 func TestGatewayServesWhenTheChainHasStopped(t *testing.T) {

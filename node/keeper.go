@@ -28,6 +28,7 @@ type scene struct {
 	Held    map[cid.Cid]uint64 // committed files and their sizes in bytes
 	Pending map[cid.Cid]bool   // files under construction in the prover
 	Busy    map[cid.Cid]bool   // files with a deed under way
+	Failed  map[cid.Cid]bool   // files whose last deed failed or gave way
 	SRD     uint64             // bytes of sealed random data
 	Unit    uint64             // bytes of one unit of it
 	Config  KeeperConfig
@@ -56,8 +57,9 @@ type deed struct {
 
 // decide says what to do about sc. The same scene gives the same deeds, so
 // whatever failed is simply decided again. Drops come first, since they free
-// space; then files begun earlier; then the smallest ones, which cost least to
-// be wrong about.
+// space; then files that did not fail last time, so that an order which nobody
+// serves keeps no other waiting; then files begun earlier; then the smallest
+// ones, which cost least to be wrong about.
 func decide(sc scene) []deed {
 	byRoot := map[cid.Cid]order{}
 	for _, o := range sc.Orders {
@@ -76,8 +78,8 @@ func decide(sc scene) []deed {
 	}
 	wanted := slices.DeleteFunc(slices.Clone(sc.Orders), func(o order) bool { return !wants(sc, o) })
 	slices.SortFunc(wanted, func(a, b order) int {
-		return cmp.Or(-compareBool(sc.Pending[a.Root], sc.Pending[b.Root]), cmp.Compare(a.Size, b.Size),
-			bytes.Compare(a.Root.Bytes(), b.Root.Bytes()))
+		return cmp.Or(compareBool(sc.Failed[a.Root], sc.Failed[b.Root]),
+			-compareBool(sc.Pending[a.Root], sc.Pending[b.Root]), cmp.Compare(a.Size, b.Size), bytes.Compare(a.Root.Bytes(), b.Root.Bytes()))
 	})
 	var used uint64
 	for _, n := range sc.Held {

@@ -43,6 +43,7 @@ func TestDecide(t *testing.T) {
 			Held:    map[cid.Cid]uint64{},
 			Pending: map[cid.Cid]bool{},
 			Busy:    map[cid.Cid]bool{},
+			Failed:  map[cid.Cid]bool{},
 			SRD:     40, Unit: 10,
 			Config: KeeperConfig{TargetReplicas: 4, Parallel: 2, Capacity: 1000, SRDUnits: 4},
 		}
@@ -89,6 +90,11 @@ func TestDecide(t *testing.T) {
 			s.Orders = append(s.Orders, order{Root: root(2), Size: 10, State: market.Pending, Turn: true})
 			s.Pending[root(1)] = true
 		}, []string{"fetch 1", "fetch 2"}},
+		{"what failed keeps nobody waiting, begun before or not", func(s *scene) {
+			s.Orders = append(s.Orders, order{Root: root(2), Size: 1, State: market.Pending, Turn: true},
+				order{Root: root(3), Size: 200, State: market.Pending, Turn: true})
+			s.Pending[root(1)], s.Failed[root(1)], s.Failed[root(2)] = true, true, true
+		}, []string{"fetch 3", "fetch 1"}},
 		{"a large one does not keep a small one out", func(s *scene) {
 			s.Orders[0].Size = 2000
 			s.Orders = append(s.Orders, order{Root: root(2), Size: 3000, State: market.Pending, Turn: true}, order{Root: root(3), Size: 30, State: market.Pending, Turn: true})

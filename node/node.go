@@ -361,7 +361,7 @@ func (n *Node) openLoops() error {
 	n.keeper = &keeper{
 		chain: n.chain, prover: n.prover, me: n.id, blocks: n.store, ex: n.ex, c: n.c.Keeper,
 		log: n.log.With("loop", "keeper"), m: n.metrics,
-		busy: map[cid.Cid]bool{}, under: map[cid.Cid]*Work{}, failed: map[cid.Cid]string{},
+		busy: map[cid.Cid]bool{}, under: map[cid.Cid]*Work{}, stops: map[cid.Cid]context.CancelCauseFunc{}, failed: map[cid.Cid]string{},
 	}
 	if n.dht != nil {
 		n.keeper.provide = n.provide
