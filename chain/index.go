@@ -19,7 +19,45 @@ type replica struct {
 var (
 	replicas = table[both[peer.ID, cid.Cid], replica]{keyReplica, join(whoKey, rootKey)}
 	holders  = table[both[cid.Cid, peer.ID], replica]{keyHolder, join(rootKey, whoKey)}
+	// listed sums the replicas of each node, so that it lists no more than it
+	// says it holds (spec §9.3).
+	listed = table[peer.ID, listing]{keyWork + "f/", whoKey}
 )
+
+// A listing is the sum of a node's replicas of the newest generation that has any.
+type listing struct {
+	Generation uint64 `cbor:"1,keyasint"`
+	Bytes      uint64 `cbor:"2,keyasint"`
+	Count      uint64 `cbor:"3,keyasint"`
+}
+
+// listedBytes returns the bytes of node's replicas of one generation, the node's own.
+func (s *state) listedBytes(node peer.ID, generation uint64) uint64 {
+	if l := listed.must(s, node); l.Generation == generation {
+		return l.Bytes
+	}
+	return 0
+}
+
+// list books that r was listed for node, or with by -1 that it no longer is.
+func (s *state) list(node peer.ID, r replica, by int) {
+	l := listed.must(s, node)
+	switch {
+	case by > 0 && r.Generation > l.Generation:
+		l = listing{Generation: r.Generation, Bytes: r.Size, Count: 1}
+	case r.Generation != l.Generation:
+		return // of a dead generation
+	case by > 0:
+		l.Bytes, l.Count = l.Bytes+r.Size, l.Count+1
+	default:
+		l.Bytes, l.Count = l.Bytes-r.Size, l.Count-1
+	}
+	if l.Count == 0 {
+		listed.del(s, node)
+		return
+	}
+	listed.set(s, node, l)
+}
 
 // setReplica writes what node holds of root, in the proven table and in the
 // index by file that follows from it.
@@ -29,6 +67,7 @@ func (s *state) setReplica(node peer.ID, root cid.Cid, r replica) {
 	d.Count++
 	d.Sum.Add(indexElement(node, root, r))
 	digests.set(s, digestKey, d)
+	s.list(node, r, 1)
 	replicas.set(s, both[peer.ID, cid.Cid]{node, root}, r)
 	holders.set(s, both[cid.Cid, peer.ID]{root, node}, r)
 }
@@ -44,6 +83,7 @@ func (s *state) delReplica(node peer.ID, root cid.Cid) {
 	d.Count--
 	d.Sum.Sub(indexElement(node, root, old))
 	digests.set(s, digestKey, d)
+	s.list(node, old, -1)
 	replicas.del(s, k)
 	holders.del(s, both[cid.Cid, peer.ID]{root, node})
 }

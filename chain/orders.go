@@ -193,6 +193,12 @@ func (s *state) prove(node peer.ID, file mpow.File) {
 		return
 	}
 	n := nodes.must(s, node)
+	if r, ok := s.replica(node, file.Root); !ok || r.Generation != n.Generation {
+		if sum := s.listedBytes(node, n.Generation); file.Size > n.FileBytes-min(n.FileBytes, sum) {
+			s.emit(Event{Kind: "unlisted", Who: peer.ID(n.Owner()), Node: node, Root: file.Root, Bytes: file.Size, Why: "more replicas than files (spec §9.3)"})
+			return
+		}
+	}
 	c := market.Claim{Node: node, Owner: peer.ID(n.Owner()), Size: file.Size, Generation: n.Generation}
 	if n.CPU != (mpow.Hash{}) {
 		c.CPU = n.CPU[:]

@@ -133,6 +133,12 @@ func (s *state) report(sender peer.ID, signed mpow.Signed) error {
 	for _, f := range c.Dropped {
 		s.unprove(sender, f.Root, "dropped by a report")
 	}
+	// What an enclave signs of its files is not all checked: that a file which it
+	// drops or lists is one of them is its word. That its replicas are no more
+	// than its files is what the chain sees to (spec §9.3).
+	if sum := s.listedBytes(sender, n.Generation); sum > n.FileBytes {
+		return refuse(CodeRefused, "report of %v: leaves %d bytes of files, but %d of replicas (spec §9.3)", sender, n.FileBytes, sum)
+	}
 	for _, list := range [][]mpow.File{c.Added, c.Listed} {
 		for _, f := range list {
 			s.prove(sender, f)
@@ -183,7 +189,7 @@ func workLoad(m *mpow.Msg) (verifies, entries uint64) {
 func (s *state) isNode(who peer.ID) bool { return nodes.has(s, who) }
 
 // checkWork returns the first breach of spec §9.3 and §9.4 among nodes.
-func checkWork(s source) error {
+func checkWork(s *state) error {
 	var err error
 	var bonds coin.Amount
 	fail := func(format string, args ...any) bool {
@@ -205,6 +211,8 @@ func checkWork(s source) error {
 			return fail("files root of %v is not its files' (spec §9.3)", id)
 		case ordered > n.FileBytes || n.FileBytes > n.Power:
 			return fail("node %v: %d bytes of replicas, %d of files, power %d (spec §9.3)", id, ordered, n.FileBytes, n.Power)
+		case ordered != s.listedBytes(id, n.Generation):
+			return fail("node %v: %d bytes of replicas, booked as %d (spec §9.4)", id, ordered, s.listedBytes(id, n.Generation))
 		case enclaves.must(s, string(n.Key)) != id:
 			return fail("enclave key of %v is of %v (spec §9.4)", id, enclaves.must(s, string(n.Key)))
 		}
