@@ -10,6 +10,7 @@ package chain
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -147,8 +148,22 @@ func notBuilt(section string) error {
 	return refuse(CodeNotBuilt, "not implemented (spec %s)", section)
 }
 
-// codeOf returns the code and sentence of any error that a handler returns.
+// maxLog bounds the sentence of a result in bytes: errors quote what was sent.
+const maxLog = 1 << 10
+
+// codeOf returns the code and sentence of any error that a handler returns. The
+// sentence is text, whatever bytes the error quotes.
 func codeOf(err error) (uint32, string) {
+	code, text := codeAndText(err)
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) > maxLog {
+		const more = "…"
+		text = strings.ToValidUTF8(text[:maxLog-len(more)], "") + more
+	}
+	return code, text
+}
+
+func codeAndText(err error) (uint32, string) {
 	var e *Error
 	switch {
 	case err == nil:

@@ -217,7 +217,7 @@ func readLocal[T any](r pebble.Reader, key []byte) (v T, ok bool) {
 	if !ok {
 		return v, false
 	}
-	if err := decMode.Unmarshal(b, &v); err != nil {
+	if err := localMode.Unmarshal(b, &v); err != nil {
 		panic(fmt.Sprintf("chain: record %x does not decode: %v", key, err))
 	}
 	return v, true

@@ -3,6 +3,7 @@ package chain
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/ipfs/go-cid"
@@ -150,6 +151,18 @@ var (
 		o := cbor.CoreDetEncOptions()
 		o.Time = cbor.TimeUnixMicro
 		m, err := o.EncMode()
+		if err != nil {
+			panic(err)
+		}
+		return m
+	}()
+	// localMode reads what this node wrote for itself, whatever is in it: a block
+	// that cannot be read stops its reader, again after each restart.
+	localMode = func() cbor.DecMode {
+		m, err := cbor.DecOptions{
+			DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
+			UTF8: cbor.UTF8DecodeInvalid, MaxArrayElements: math.MaxInt32,
+		}.DecMode()
 		if err != nil {
 			panic(err)
 		}
