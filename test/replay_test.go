@@ -1,0 +1,261 @@
+package test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/chain/gpos"
+	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/credit"
+	"github.com/lode-node/lode/market"
+	"github.com/lode-node/lode/mpow"
+)
+
+// A history is one chain on several Apps: each transaction is given to all of
+// them, and after each block all must have the same hash.
+type history struct {
+	*testing.T
+	apps    []*chain.Solo // the first is asked what state there is
+	blocks  [][][]byte    // transactions given before each block
+	waiting [][]byte
+	hashes  [][]byte // app hash of each height
+	done    map[string]int
+}
+
+func replayKey(t testing.TB, name string) crypto.PrivKey {
+	t.Helper()
+	k, _, err := crypto.GenerateEd25519Key(strings.NewReader(fmt.Sprintf("%-64s", name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// signer returns the plain ed25519 key of a name, for what libp2p does not sign.
+func signer(name string) ed25519.PrivateKey {
+	seed := sha256.Sum256([]byte(name))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+// replayGenesis has two validators and five accounts; slots of 16 blocks, eras of 2 slots.
+func replayGenesis(t testing.TB) chain.Genesis {
+	t.Helper()
+	p, err := chain.Preset(chain.ClassDev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p = p.WithSlots(16, 2)
+	p.Market.TurnSlots, p.Market.VestSlots, p.Stake.UnbondEras = 0, 1, 2
+	g := chain.Genesis{ChainID: "dev-replay", Class: chain.ClassDev, Time: time.Unix(1_800_000_000, 0).UTC(), Params: p}
+	for _, name := range []string{"v1", "v2", "user", "other", "node", "node2", "guarantor"} {
+		id := idOf(t, replayKey(t, name))
+		g.Accounts = append(g.Accounts, chain.GenesisAccount{ID: id, Free: 10_000 * coin.LODE})
+		if name[0] == 'v' {
+			g.Validators = append(g.Validators, chain.GenesisValidator{ID: id, ConsensusKey: signer(name).Public().(ed25519.PublicKey), Bond: coin.LODE})
+		}
+	}
+	return g
+}
+
+func replaySolo(t testing.TB, dir string) *chain.Solo {
+	t.Helper()
+	s, err := chain.NewSolo(chain.SoloConfig{Genesis: replayGenesis(t), Dir: dir, Audit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (h *history) view() *chain.View { return h.apps[0].View() }
+
+func (h *history) id(name string) peer.ID { return idOf(h.T, replayKey(h.T, name)) }
+
+// give lets name's message wait for the next block on all Apps.
+func (h *history) give(name string, m chain.Msg) [32]byte {
+	h.Helper()
+	v := h.view()
+	b := chain.Body{ChainID: v.ChainID(), Sender: h.id(name), Msg: m}
+	if m.Work == nil || m.Work.Report == nil { // a slot's first report goes without
+		b.Nonce = v.Account(b.Sender).Nonce + 1
+		b.Fee = v.Params().FeeBound(b)
+	}
+	tx, err := chain.Sign(replayKey(h.T, name), b)
+	if err != nil {
+		h.Fatal(err)
+	}
+	for i, a := range h.apps {
+		if err := a.Enter(tx); err != nil {
+			h.Fatalf("height %d, app %d: %s: %v", v.Height(), i, verbs(m), err)
+		}
+	}
+	h.waiting = append(h.waiting, tx)
+	return sha256.Sum256(tx)
+}
+
+// block makes the next block everywhere and compares.
+func (h *history) block() {
+	h.Helper()
+	for i, a := range h.apps {
+		b := a.Block()
+		if got, want := a.View().AppHash(), h.view().AppHash(); b.Height != h.view().Height() || !bytes.Equal(got, want) {
+			h.Fatalf("height %d: app %d has %x, the first has %x", b.Height, i, got, want)
+		}
+	}
+	h.hashes = append(h.hashes, h.view().AppHash())
+	h.blocks, h.waiting = append(h.blocks, h.waiting), nil
+}
+
+// do is give and block; the message must do what it asks for.
+func (h *history) do(name string, m chain.Msg) {
+	h.Helper()
+	if err := h.try(name, m); err != nil {
+		h.Fatalf("height %d: %s of %s: %v", h.view().Height(), verbs(m), name, err)
+	}
+	h.done[verbs(m)]++
+}
+
+// try is give and block; it returns what the block says.
+func (h *history) try(name string, m chain.Msg) error {
+	h.Helper()
+	hash := h.give(name, m)
+	h.block()
+	r, ok := h.view().Tx(hash)
+	if !ok {
+		h.Fatalf("height %d: %s of %s is in no block", h.view().Height(), verbs(m), name)
+	}
+	return r.Err()
+}
+
+func (h *history) stake(name string, m gpos.Msg)    { h.Helper(); h.do(name, chain.Msg{Stake: &m}) }
+func (h *history) market(name string, m market.Msg) { h.Helper(); h.do(name, chain.Msg{Market: &m}) }
+func (h *history) work(name string, m mpow.Msg)     { h.Helper(); h.do(name, chain.Msg{Work: &m}) }
+
+// until makes empty blocks up to the first of a slot.
+func (h *history) until(slot mpow.Slot) {
+	h.Helper()
+	for h.view().Height() < h.view().Params().Start(slot) {
+		h.block()
+	}
+}
+
+// verbs names the message that is set in m, like "market.place".
+func verbs(m any) string {
+	v := reflect.ValueOf(m)
+	for i := range v.NumField() {
+		f := v.Field(i)
+		if f.Kind() != reflect.Pointer || f.IsNil() {
+			continue
+		}
+		name := strings.ToLower(v.Type().Field(i).Name)
+		if _, inner := f.Elem().Interface().(interface{ Check() error }); inner && strings.HasSuffix(f.Elem().Type().String(), ".Msg") {
+			return name + "." + verbs(f.Elem().Interface())
+		}
+		return name
+	}
+	return ""
+}
+
+// TestReplayOfEveryMessage holds two Apps, in memory and on disk, to the same
+// hash at each height of a history with every message that is built. The one on
+// disk is restarted half-way, and at the end a newcomer replays it all.
+func TestReplayOfEveryMessage(t *testing.T) { // spec §1.1, §1.6
+	dir := t.TempDir()
+	h := &history{T: t, apps: []*chain.Solo{replaySolo(t, ""), replaySolo(t, dir)}, done: map[string]int{}}
+	defer func() {
+		for _, a := range h.apps {
+			if err := a.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	h.first()
+	if err := h.apps[1].Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.apps[1] = replaySolo(t, dir)
+	if got, want := h.apps[1].View().AppHash(), h.view().AppHash(); !bytes.Equal(got, want) {
+		t.Fatalf("restarted with %x, want %x", got, want)
+	}
+	h.second()
+	for _, verb := range builtVerbs() {
+		if h.done[verb] == 0 {
+			t.Errorf("no %s in the history", verb)
+		}
+	}
+	late := replaySolo(t, "")
+	defer func() {
+		if err := late.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for i, txs := range h.blocks {
+		for _, tx := range txs {
+			if err := late.Enter(tx); err != nil {
+				t.Fatalf("block %d: %v", i+1, err)
+			}
+		}
+		late.Block()
+		if got := late.View().AppHash(); !bytes.Equal(got, h.hashes[i]) {
+			t.Fatalf("height %d: a newcomer has %x, want %x", i+1, got, h.hashes[i])
+		}
+	}
+}
+
+// builtVerbs lists all messages but those of TestWhatIsNotBuiltSaysSo, and
+// unjail: nobody is jailed where all sign (TestDownIsJailed has that).
+func builtVerbs() (all []string) {
+	for kind, msg := range map[string]any{"stake": gpos.Msg{}, "market": market.Msg{}} {
+		for i := range reflect.TypeOf(msg).NumField() {
+			all = append(all, kind+"."+strings.ToLower(reflect.TypeOf(msg).Field(i).Name))
+		}
+	}
+	all = slices.DeleteFunc(all, func(v string) bool { return v == "stake.unjail" })
+	return append(all, "send", "announce", "work.register", "work.report")
+}
+
+// TestWhatIsNotBuiltSaysSo sends each message that has no rule yet: the answer
+// names the section, and only fee and nonce are gone.
+func TestWhatIsNotBuiltSaysSo(t *testing.T) {
+	s := replaySolo(t, "")
+	defer s.Close()
+	client, err := s.As(replayKey(t, "user"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Block()
+	other := idOf(t, replayKey(t, "other"))
+	for _, row := range []struct {
+		msg     chain.Msg
+		section string
+	}{
+		{chain.Msg{Work: &mpow.Msg{Answer: &mpow.Answer{}}}, "§3.11"},
+		{chain.Msg{Work: &mpow.Msg{Recover: &mpow.Recover{}}}, "§3.10"},
+		{chain.Msg{Work: &mpow.Msg{Handover: &mpow.Handover{}}}, "§3.9"},
+		{chain.Msg{Work: &mpow.Msg{Group: &mpow.Group{}}}, "§3.8"},
+		{chain.Msg{Credit: &credit.Msg{Fund: &credit.Fund{Server: other, Amount: 1}}}, "§7.6"},
+		{chain.Msg{Credit: &credit.Msg{Close: &credit.Close{Server: other}}}, "§7.6"},
+		{chain.Msg{Credit: &credit.Msg{Claim: &credit.Claim{Receipt: credit.Receipt{Server: other, Client: other}}}}, "§7.6"},
+		{chain.Msg{Gov: &chain.Vote{}}, "§8.1"},
+	} {
+		_, err := client.Submit(t.Context(), row.msg)
+		var e *chain.Error
+		if !errors.As(err, &e) || e.Code != chain.CodeNotBuilt || !strings.Contains(e.Text, "not implemented (spec "+row.section+")") {
+			t.Errorf("%s: %v, want not implemented (spec %s)", verbs(row.msg), err, row.section)
+		}
+	}
+	if sum := s.View().Supply(); !sum.Conserved || sum.Tabs != 0 {
+		t.Errorf("supply %+v", sum)
+	}
+}
