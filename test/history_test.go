@@ -14,8 +14,8 @@ import (
 	"github.com/lode-node/lode/mpow"
 )
 
-// register gives name a simulated enclave.
-func (h *history) register(name string) {
+// registration offers a simulated enclave of name, bound to the last block.
+func (h *history) registration(name string) mpow.Register {
 	h.Helper()
 	v := h.view()
 	hash, ok := v.BlockHash(v.Height())
@@ -26,6 +26,13 @@ func (h *history) register(name string) {
 	r := mpow.Register{Kind: mpow.KindSimulated, Key: key.Public().(ed25519.PublicKey), Measurement: mpow.SimulatedMeasurement(), Height: v.Height(), BlockHash: hash}
 	data := mpow.ReportData(v.ChainID(), r.Kind, r.Key, mpow.Account(h.id(name)), r.Height, hash, r.StateRoot)
 	r.Evidence = ed25519.Sign(key, mpow.SimulatedEvidence(data))
+	return r
+}
+
+// register gives name a simulated enclave.
+func (h *history) register(name string) {
+	h.Helper()
+	r := h.registration(name)
 	h.work(name, mpow.Msg{Register: &r})
 }
 
