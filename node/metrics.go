@@ -29,6 +29,14 @@ func newMetrics(c Chain) *metrics {
 			Name: "lode_chain_height", Help: "Last committed height.",
 		}, func() float64 { return float64(c.View().Height()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "lode_chain_simulated", Help: "1 where the chain counts proofs of simulated enclaves, which prove nothing.",
+		}, func() float64 {
+			if c.View().Params().Mpow.AllowSimulated {
+				return 1
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "lode_chain_stopped", Help: "1 while no blocks come.",
 		}, func() float64 {
 			if c.Status().Stopped != "" {

@@ -60,7 +60,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		})
 	}
 	g.Go(func() error { <-ctx.Done(); return nil }) // an edge without ports has nothing else to do
-	n.log.Info("node runs", "id", n.id, "role", n.c.Role, "kind", n.kind, "height", n.chain.View().Height(),
+	n.log.Info("node runs", "id", n.id, "role", n.c.Role, "kind", n.kind, "simulated", n.chain.View().Params().Mpow.AllowSimulated, "height", n.chain.View().Height(),
 		"addrs", n.Addrs(), "gateway", n.gateway, "api", n.apiAddr)
 	err = g.Wait()
 	n.log.Info("node ends", "height", n.chain.View().Height())
