@@ -190,7 +190,7 @@ func (s *schedule) hedge(p *speer) {
 	s.ask(w, second, true)
 }
 
-// dial connects to the best holders: three at once, more while wants find no
+// dial connects to the best holders: four at once, more while wants find no
 // room. The first to connect gets the first want.
 func (s *schedule) dial(f *file) {
 	need := s.lim.Dials

@@ -17,7 +17,7 @@ type limits struct {
 	Window    uint64 // asked of a peer at once, to begin with
 	WindowMax uint64 // at most; a stock server has 1 MiB in flight for a peer, so more buys little
 	Entries   int    // wants outstanding at one peer; a stock server forgets what is above 1024
-	Dials     int    // holders connected or being dialled as long as nothing waits for room
+	Dials     int    // holders connected or being dialled as long as nothing waits for room; the paid places of a file, so that none is gone unnoticed
 	Spread    int    // the same while something does
 
 	StallMin, StallMax int64 // bounds of four times the latency, after which a silent peer has stalled
@@ -36,7 +36,7 @@ type limits struct {
 // 150 ms that would do on a quiet machine: a false stall costs a peer credit.
 func defaults() limits {
 	return limits{
-		Guess: 256 << 10, Window: 1 << 20, WindowMax: 4 << 20, Entries: 512, Dials: 3, Spread: 8,
+		Guess: 256 << 10, Window: 1 << 20, WindowMax: 4 << 20, Entries: 512, Dials: 4, Spread: 8,
 		StallMin: 400_000, StallMax: 1_000_000, HedgeMin: 100_000, HedgeStart: 1 << 20, HedgePart: 20,
 		Patience: 500_000, Late: 5_000_000, Retry: 10_000_000, Backoff: 1_000_000, Lacks: 3,
 	}
