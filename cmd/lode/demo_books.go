@@ -27,7 +27,7 @@ func (d *demo) collect(ctx context.Context) error {
 			}
 		}
 	}
-	args := []string{"collect", "--json", "--timeout", "30s", "--home", d.net.Home, "--node", d.edge().Socket}
+	args := []string{"collect", "--json", "--timeout", "20s", "--home", d.net.Home, "--node", d.edge().Socket}
 	for _, m := range d.storage() {
 		args = append(args, m.ID.String())
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os/exec"
@@ -52,10 +53,16 @@ func (ch *child) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// said is what the child wrote to stderr.
+// said is what the child wrote to stderr, or the error in it, if that is JSON.
 func (ch *child) said() string {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
+	var e struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(ch.talk.Bytes(), &e) == nil && e.Error != "" {
+		return e.Error
+	}
 	return strings.TrimSpace(ch.talk.String())
 }
 
