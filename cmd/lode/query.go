@@ -104,7 +104,10 @@ func micros(n uint64) string {
 func (c *cli) statusCmd() *cobra.Command {
 	return &cobra.Command{Use: "status", Short: "what a node is and how its chain stands", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
 		return ask(c, cmd, "/status", func(w io.Writer, s statusAnswer) {
-			state := "running"
+			state, proofs := "running", "by hardware"
+			if s.Simulated {
+				proofs = "SIMULATED: they prove nothing"
+			}
 			switch {
 			case s.Stopped != "":
 				state = "stopped: " + s.Stopped
@@ -113,7 +116,7 @@ func (c *cli) statusCmd() *cobra.Command {
 			}
 			fields(w, "node", s.ID, "role", s.Role, "version", s.Version, "enclave", s.Kind, "gateway", gatewayURL(s.Gateway),
 				"chain", s.ChainID, "chain state", state, "height", s.Height, "slot", s.Slot, "era", s.Era,
-				"app hash", s.AppHash, "validator", s.Validator, "chain peers", s.ChainPeers)
+				"app hash", s.AppHash, "storage proofs", proofs, "validator", s.Validator, "chain peers", s.ChainPeers)
 			for _, a := range s.Addrs {
 				fields(w, "address", a)
 			}
