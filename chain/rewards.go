@@ -83,7 +83,7 @@ func (s *state) payout(who peer.ID, era gpos.Era) error {
 		return refuse(CodeRefused, "payout of era %d: it could be claimed until era %d, now is era %d", era, uint64(era)+p.HistoryEras, now)
 	}
 	k := both[uint64, peer.ID]{uint64(era), who}
-	x, ok := exposure(s, uint64(era), who)
+	x, ok := exposures.get(s, k) // guarantors come last: anybody asks, and there may be many
 	e, over := earned.get(s, uint64(era))
 	if !ok || !over {
 		return refuse(CodeAbsent, "payout of era %d: %v was neither validator nor candidate", era, who)
@@ -95,10 +95,11 @@ func (s *state) payout(who peer.ID, era gpos.Era) error {
 	if x.Elected() {
 		made = points(s, s.params, uint64(era), who)
 	}
-	shares, drawn := e.Shares(x, made)
-	if len(shares) == 0 {
+	if none, _ := e.Shares(x, made); len(none) == 0 {
 		return refuse(CodeRefused, "payout of era %d: %v earned nothing", era, who)
 	}
+	x.Others = guarantorsOf(s, uint64(era), who)
+	shares, drawn := e.Shares(x, made)
 	sum := coin.Amount(0)
 	for _, share := range shares {
 		sum += share.Amount
