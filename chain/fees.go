@@ -1,9 +1,12 @@
 package chain
 
 import (
+	"math"
+
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
 )
 
@@ -24,14 +27,39 @@ const quoteVerifies = 8
 // (spec §2.2).
 func (f Fees) Cost(tx Tx) coin.Amount {
 	verifies, entries := uint64(1), uint64(0)
-	if tx.Body.Msg.Work != nil {
-		v, e := workLoad(tx.Body.Msg.Work)
-		verifies, entries = verifies+v, e
-	}
-	if m := tx.Body.Msg.Stake; m != nil && m.Validate != nil {
-		verifies++ // the proof of possession
-	}
+	v, e := tx.work()
+	verifies, entries = verifies+v, entries+e
 	return f.Base + f.Byte*coin.Amount(tx.Size) + f.Verify*coin.Amount(verifies) + f.Entry*coin.Amount(entries)
+}
+
+// maxBlockWork bounds what the transactions of a block verify, their own
+// signatures included, and how many files they touch: the bytes of a block say
+// little about either (spec §2.2).
+const maxBlockWork = 10_000
+
+// work returns what tx costs beside its bytes and its own signature: what is
+// verified inside it, and the files that it touches (spec §2.2).
+func (tx Tx) work() (verifies, entries uint64) {
+	switch m := tx.Body.Msg; {
+	case m.Work != nil:
+		return workLoad(m.Work)
+	case m.Stake != nil && m.Stake.Validate != nil:
+		return 1, 0 // the proof of possession
+	case m.Market != nil && m.Market.Collect != nil:
+		if n := len(m.Market.Collect.Roots); n > 0 {
+			return 0, uint64(n)
+		}
+		return 0, market.CollectBatch
+	case m.Market != nil:
+		return 0, 1
+	}
+	return 0, 0
+}
+
+// load is what tx takes of maxBlockWork.
+func (tx Tx) load() uint64 {
+	verifies, entries := tx.work()
+	return 1 + verifies + entries
 }
 
 // freeReports remembers the slot of each node's last free report.
@@ -101,8 +129,12 @@ func (s *state) admitReport(tx Tx) (coin.Amount, error) {
 	if slot != s.slot() {
 		return 0, refuse(CodeReport, "report of %v is for slot %d, now is slot %d: report again", who, slot, s.slot())
 	}
-	if !s.isNode(who) {
+	n, ok := nodes.get(s, who)
+	if !ok {
 		return 0, refuse(CodeReport, "report of %v: not a registered node; register first", who)
+	}
+	if s.height >= s.lapse(n) { // its bond may be back: nothing is free any more
+		return 0, refuse(CodeReport, "report of %v: the registration lapsed at height %d; register again", who, s.lapse(n))
 	}
 	if last, ok := freeReports.get(s, who); ok && last == slot {
 		return 0, refuse(CodeReport, "report of %v: slot %d has its free one; a further one needs a nonce and pays", who, slot)
@@ -125,6 +157,29 @@ func (s *state) admitReport(tx Tx) (coin.Amount, error) {
 		s.fill(potStaking, fee)
 	}
 	return fee, nil
+}
+
+// outlay returns the most that b's message takes of its sender's free balance,
+// fee aside.
+func (s *state) outlay(b Body) coin.Amount {
+	switch m := b.Msg; {
+	case m.Send != nil:
+		return m.Send.Amount
+	case m.Stake != nil && m.Stake.Bond != nil:
+		return m.Stake.Bond.Amount
+	case m.Stake != nil && m.Stake.BondExtra != nil:
+		return m.Stake.BondExtra.Amount
+	case m.Work != nil && m.Work.Register != nil:
+		return s.params.SimBond
+	case m.Market != nil && m.Market.Prepay != nil:
+		return m.Market.Prepay.Amount
+	case m.Market != nil && m.Market.Place != nil:
+		p := m.Market.Place
+		if q, err := s.params.Market.Quote(s.prices(), p.Size, p.Blocks); err == nil && p.Tip <= math.MaxInt64 {
+			return q.Total + p.Tip
+		}
+	}
+	return 0
 }
 
 // lane reports whether tx goes first in a proposal (spec §2.2).

@@ -9,6 +9,12 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
+// maxWaiting is how many transactions other than free reports may wait at this
+// node, and half a block how many bytes: what a proposer can choose from is the
+// oldest block's worth of a pool that takes so many, and reports, without which
+// validators lose their seats, have to find room in it (spec §2.2).
+const maxWaiting = mempoolTxs * 3 / 4
+
 // farNonce is how many transactions of one account may wait at once.
 const farNonce = 64
 
@@ -18,6 +24,8 @@ type pool struct {
 	mu      sync.Mutex // guards the fields below
 	height  int64
 	waiting map[peer.ID]map[uint64][32]byte // nonce → hash
+	count   int                             // of those that are no free reports
+	bytes   int64                           // of the same
 }
 
 // check refuses what the next blocks would refuse unpaid (spec §2.3).
@@ -32,7 +40,7 @@ func (p *pool) check(v *View, raw []byte) error {
 		if _, err := s.admit(tx); err != nil {
 			return err
 		}
-		return p.wait(v.height, tx)
+		return p.wait(v.height, v.params.BlockBytes/2, tx)
 	}
 	if err := s.check(tx); err != nil {
 		return err
@@ -50,23 +58,38 @@ func (p *pool) check(v *View, raw []byte) error {
 	if err := tx.verify(); err != nil {
 		return err
 	}
-	return p.wait(v.height, tx)
+	return p.wait(v.height, v.params.BlockBytes/2, tx)
 }
 
-// wait books tx, or refuses a second transaction with a nonce that waits.
-func (p *pool) wait(height int64, tx Tx) error {
+// wait books tx, or refuses a second transaction with a nonce that waits, and
+// one too many in room bytes.
+func (p *pool) wait(height, room int64, tx Tx) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.waiting == nil || p.height < height { // after a block CometBFT checks again what is left
 		p.height, p.waiting = height, map[peer.ID]map[uint64][32]byte{}
+		p.count, p.bytes = 0, 0
 	}
 	b := tx.Body
+	if h, ok := p.waiting[b.Sender][b.Nonce]; ok && h == tx.Hash {
+		return nil
+	}
+	if size := int64(tx.Size); b.Nonce != 0 {
+		if p.count >= maxWaiting || p.count > 0 && p.bytes+size > room {
+			return refuse(CodeStopped, "%d transactions with %d bytes wait at this node: try again after the next block", p.count, p.bytes)
+		}
+		defer func() {
+			if err == nil {
+				p.count, p.bytes = p.count+1, p.bytes+size
+			}
+		}()
+	}
 	mine := p.waiting[b.Sender]
 	if mine == nil {
 		mine = map[uint64][32]byte{}
 		p.waiting[b.Sender] = mine
 	}
-	if h, ok := mine[b.Nonce]; ok && h != tx.Hash {
+	if h, ok := mine[b.Nonce]; ok {
 		return refuse(CodeStale, "nonce %d of %v waits in transaction %x: use the next", b.Nonce, b.Sender, h[:4])
 	}
 	mine[b.Nonce] = tx.Hash
@@ -88,7 +111,7 @@ func (a *App) arrange(r *abci.RequestPrepareProposal) [][]byte {
 		}
 	}
 	out := make([][]byte, 0, len(r.Txs))
-	left := r.MaxTxBytes
+	left, work := r.MaxTxBytes, uint64(maxBlockWork)
 	fill := func(txs [][]byte, limit int64) (rest [][]byte) {
 		for _, raw := range txs {
 			size := wireSize(raw)
@@ -97,14 +120,23 @@ func (a *App) arrange(r *abci.RequestPrepareProposal) [][]byte {
 				continue
 			}
 			tx, err := DecodeTx(raw)
+			if err == nil && tx.load() > work {
+				rest = append(rest, raw)
+				continue
+			}
 			if err == nil {
 				_, err = s.admit(tx)
 			}
 			if err != nil {
 				continue
 			}
+			// What the message may take is gone for those behind it: else all money
+			// sent away first would leave a block of transactions that cannot pay.
+			if x := s.outlay(tx.Body); x <= s.free(tx.Body.Sender) {
+				must(s.take(tx.Body.Sender, x))
+			}
 			out = append(out, raw)
-			limit, left = limit-size, left-size
+			limit, left, work = limit-size, left-size, work-tx.load()
 		}
 		return rest
 	}
@@ -127,6 +159,7 @@ func wireSize(tx []byte) int64 {
 // acceptable checks a proposal by its bytes (see ProcessProposal).
 func (a *App) acceptable(txs [][]byte) error {
 	var sum int64
+	var work uint64
 	seen := map[[32]byte]bool{}
 	for i, raw := range txs {
 		tx, err := DecodeTx(raw)
@@ -140,6 +173,10 @@ func (a *App) acceptable(txs [][]byte) error {
 		}
 		seen[tx.Hash] = true
 		sum += int64(len(raw))
+		work += tx.load()
+	}
+	if work > maxBlockWork {
+		return fmt.Errorf("work of %d, at most %d", work, maxBlockWork)
 	}
 	if sum > a.genesis.Params.BlockBytes {
 		return errors.New("more bytes than a block may have")
