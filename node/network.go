@@ -16,6 +16,7 @@ import (
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 // streamWindow is how many bytes a peer may send on a fresh stream before it
@@ -52,11 +53,27 @@ func openHost(key crypto.PrivKey, listen []string) (host.Host, error) {
 	// Each address is bound by itself: libp2p is content when one of several
 	// works, but a node that half listens is a riddle to its operator.
 	for _, a := range addrs {
+		if err := notShared(a); err != nil {
+			return nil, errors.Join(fmt.Errorf("listen on %v: %w; is another node running there? choose another p2p.listen", a, err), h.Close())
+		}
 		if err := h.Network().Listen(a); err != nil {
 			return nil, errors.Join(fmt.Errorf("listen on %v: %w; is another node running there? choose another p2p.listen", a, err), h.Close())
 		}
 	}
 	return h, nil
+}
+
+// notShared asks for a TCP port alone: libp2p shares one with whoever else does
+// (SO_REUSEPORT), and two nodes would each get some of the other's connections.
+func notShared(a ma.Multiaddr) error {
+	if _, err := a.ValueForProtocol(ma.P_TCP); err != nil {
+		return nil // a UDP port is never shared
+	}
+	l, err := manet.Listen(a)
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 // openDHT joins the DHT of one chain. There is no address filter: on devnets
