@@ -80,7 +80,7 @@ func (v *View) Stake(id peer.ID) Stake {
 func whySeat(st gpos.Stake, x gpos.Exposure, power int64, last election) string {
 	switch {
 	case power > 0 && st.Jailed():
-		return fmt.Sprintf("in the set until the next election, jailed until era %d", st.JailedUntil)
+		return fmt.Sprintf("in the set until the next election, then jailed: from era %d on `lode stake unjail` brings it back", st.JailedUntil)
 	case power > 0 && last.Kept && last.Era == 0:
 		return "in the set of genesis until an election succeeds"
 	case power > 0 && last.Kept:
@@ -88,7 +88,7 @@ func whySeat(st gpos.Stake, x gpos.Exposure, power int64, last election) string 
 	case power > 0:
 		return fmt.Sprintf("elected with %v that count", x.Total)
 	case st.Jailed():
-		return fmt.Sprintf("jailed until era %d, then unjail", st.JailedUntil)
+		return fmt.Sprintf("jailed: from era %d on `lode stake unjail` brings it back", st.JailedUntil)
 	case st.Candidate == nil:
 		return "no candidate"
 	case x.Total > 0:

@@ -38,13 +38,14 @@ type (
 		Simulated  bool      `json:"simulated"` // the chain counts proofs without hardware protection
 		Version    string    `json:"version"`
 		CatchingUp bool      `json:"catching_up"`
-		Validator  bool      `json:"validator"`         // its key votes on the next block
-		ChainPeers int       `json:"chain_peers"`       // of the consensus network
-		Peers      int       `json:"peers"`             // of libp2p
-		Stopped    string    `json:"stopped,omitempty"` // why no blocks come; empty: they do
-		Addrs      []string  `json:"addrs"`             // multiaddrs with the peer ID
-		Gateway    string    `json:"gateway,omitempty"` // host:port
-		Faults     []string  `json:"faults"`            // switched on for tests
+		Validator  bool      `json:"validator"`          // its key votes on the next block
+		Standing   string    `json:"standing,omitempty"` // why it does or does not, by its stake; empty on an edge
+		ChainPeers int       `json:"chain_peers"`        // of the consensus network
+		Peers      int       `json:"peers"`              // of libp2p
+		Stopped    string    `json:"stopped,omitempty"`  // why no blocks come; empty: they do
+		Addrs      []string  `json:"addrs"`              // multiaddrs with the peer ID
+		Gateway    string    `json:"gateway,omitempty"`  // host:port
+		Faults     []string  `json:"faults"`             // switched on for tests
 
 		Prover *mpow.ProverInfo `json:"prover,omitempty"`      // nil on an edge
 		Report *LastReport      `json:"last_report,omitempty"` // nil on an edge

@@ -30,6 +30,7 @@ func (n *Node) Status() StatusAnswer {
 	if n.keeper == nil {
 		return a
 	}
+	a.Standing = v.Stake(n.id).Why
 	last, info := n.reporter.state()
 	a.Report = &last
 	if info.Kind != 0 { // asked by the loop already

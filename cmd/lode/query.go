@@ -116,7 +116,7 @@ func (c *cli) statusCmd() *cobra.Command {
 			}
 			fields(w, "node", s.ID, "role", s.Role, "version", s.Version, "enclave", s.Kind, "gateway", gatewayURL(s.Gateway),
 				"chain", s.ChainID, "chain state", state, "height", s.Height, "slot", s.Slot, "era", s.Era,
-				"app hash", s.AppHash, "storage proofs", proofs, "validator", s.Validator, "chain peers", s.ChainPeers)
+				"app hash", s.AppHash, "storage proofs", proofs, "validator", s.Validator, "standing", s.Standing, "chain peers", s.ChainPeers)
 			for _, a := range s.Addrs {
 				fields(w, "address", a)
 			}
