@@ -33,10 +33,11 @@ const (
 
 // Headers of a response that say how it came about.
 const (
-	HeaderSimulated = "Lode-Simulated" // "true": holders of this network prove nothing (spec §3.3)
-	HeaderHolders   = "Lode-Holders"   // accounts that by the chain hold the file, comma-separated
-	HeaderFetch     = "Lode-Fetch"     // id of the fetch, as listed by `lode fetches`
-	HeaderChain     = "Lode-Chain"     // chain id, height, and whether the chain stands still
+	HeaderSimulated = "Lode-Simulated"     // "true": holders of this network prove nothing (spec §3.3)
+	HeaderHolders   = "Lode-Holders"       // accounts that by the chain hold the file, comma-separated
+	HeaderTotal     = "Lode-Holders-Total" // number of holders, of which HeaderHolders may name only some
+	HeaderFetch     = "Lode-Fetch"         // id of the fetch, as listed by `lode fetches`
+	HeaderChain     = "Lode-Chain"         // chain id, height, and whether the chain stands still
 )
 
 // A Config says what a gateway serves and within which bounds.
@@ -127,7 +128,7 @@ func New(c Config) (http.Handler, error) {
 		MetricsRegistry:             c.Registerer,
 	}, backend{blocks})
 	cors := boxo.NewHeaders(map[string][]string{
-		"Access-Control-Expose-Headers": {HeaderChain, HeaderFetch, HeaderHolders, HeaderSimulated},
+		"Access-Control-Expose-Headers": {HeaderChain, HeaderFetch, HeaderHolders, HeaderTotal, HeaderSimulated},
 	})
 	if c.DeprecatedXIpfsPath {
 		cors = cors.WithDeprecatedXIpfsPath()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -75,6 +76,7 @@ type Disk struct {
 	blockstore.Blockstore
 	ds   *pebbleds.Datastore
 	most uint64
+	free func() (uint64, error) // bytes left on the disk
 
 	mu   sync.Mutex // guards the fields below
 	lru  *simplelru.LRU[string, uint64]
@@ -99,7 +101,8 @@ func OpenDisk(ctx context.Context, dir string, most uint64) (*Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open blocks %s: %w", dir, err)
 	}
-	d := &Disk{Blockstore: blockstore.NewBlockstore(ds, blockstore.WriteThrough(true)), ds: ds, most: most}
+	d := &Disk{Blockstore: blockstore.NewBlockstore(ds, blockstore.WriteThrough(true)), ds: ds, most: most,
+		free: func() (uint64, error) { return diskFree(dir) }}
 	d.lru, err = simplelru.NewLRU(1<<30, func(_ string, n uint64) { d.size -= n })
 	if err != nil {
 		panic("node: " + err.Error()) // only a size below one
@@ -151,8 +154,16 @@ func (d *Disk) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	return b, err
 }
 
-// Put implements blockstore.Blockstore, making room first.
+// blocksReserve is left free on the disk, in bytes: the database ends the
+// process when its log cannot be written.
+const blocksReserve = 256 << 20
+
+// Put implements blockstore.Blockstore, making room first. On a disk almost
+// full the error is ENOSPC.
 func (d *Disk) Put(ctx context.Context, b blocks.Block) error {
+	if free, err := d.free(); err == nil && free < blocksReserve {
+		return fmt.Errorf("put %v: %d bytes are free on this disk, and %d stay free: %w", b.Cid(), free, blocksReserve, syscall.ENOSPC)
+	}
 	if err := d.makeRoom(ctx, uint64(len(b.RawData()))); err != nil {
 		return err
 	}

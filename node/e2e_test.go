@@ -305,6 +305,9 @@ func TestGatewayServesWhenTheChainHasStopped(t *testing.T) {
 	_, a := order(ctx, t, d)
 	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
 	edge := d.Nodes[2]
+	if res, _ := ask(ctx, t, edge, "/ipfs/"+a.Root.String()+"/a.txt"); res.Header.Get("Lode-Holders-Total") != "2" || len(res.Header.Values("Lode-Holders")) != 2 {
+		t.Errorf("headers %v, want two holders", res.Header)
+	}
 	if res, _ := ask(ctx, t, edge, "/ipfs/"+a.Root.String()+"/a.txt"); strings.Contains(res.Header.Get("Lode-Chain"), "stopped") {
 		t.Errorf("Lode-Chain: %q while blocks come", res.Header.Get("Lode-Chain"))
 	}

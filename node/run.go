@@ -7,11 +7,13 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lode-node/lode/bitswap"
@@ -60,6 +62,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		})
 	}
 	g.Go(func() error { <-ctx.Done(); return nil }) // an edge without ports has nothing else to do
+	if n.reporter != nil && len(n.announced()) == 0 {
+		n.log.Warn("no address to announce: none of those listened on can be reached from outside; set p2p.announce, or nobody will fetch from this node", "listen", n.Addrs())
+	}
 	n.log.Info("node runs", "id", n.id, "role", n.c.Role, "kind", n.kind, "simulated", n.chain.View().Params().Mpow.AllowSimulated, "height", n.chain.View().Height(),
 		"addrs", n.Addrs(), "gateway", n.gateway, "api", n.apiAddr)
 	err = g.Wait()
@@ -156,7 +161,9 @@ func (n *Node) Gateway() (http.Handler, error) {
 func (n *Node) headers(_ context.Context, root cid.Cid) http.Header {
 	v := n.chain.View()
 	h := http.Header{}
-	for _, holder := range v.Holders(root) {
+	holders := v.Holders(root)
+	h.Set(gateway.HeaderTotal, strconv.Itoa(len(holders)))
+	for _, holder := range holders[:min(len(holders), maxHolderLines)] {
 		h.Add(gateway.HeaderHolders, holder.Node.String()+"; kind="+holder.Kind.String())
 	}
 	line := fmt.Sprintf("%s; height=%d", v.ChainID(), v.Height())
@@ -166,6 +173,10 @@ func (n *Node) headers(_ context.Context, root cid.Cid) http.Header {
 	h.Set(gateway.HeaderChain, line)
 	return h
 }
+
+// maxHolderLines bounds the header: proxies and clients refuse one of a few
+// kilobytes, and a file may have hundreds of holders. The API names all.
+const maxHolderLines = 16
 
 // lines are those of the gateway's first page.
 func (n *Node) lines() []string {
@@ -190,10 +201,10 @@ func (n *Node) Addrs() []string {
 }
 
 // announced returns the addresses to publish: those of the settings, or those
-// listened on.
+// listened on that others can reach.
 func (n *Node) announced() []ma.Multiaddr {
 	if len(n.c.P2P.Announce) == 0 {
-		return n.host.Addrs()
+		return reachable(n.chain.View().Class(), n.host.Addrs())
 	}
 	var out []ma.Multiaddr
 	for _, s := range n.c.P2P.Announce {
@@ -205,6 +216,15 @@ func (n *Node) announced() []ma.Multiaddr {
 		out = append(out, a)
 	}
 	return out
+}
+
+// reachable leaves out what means nothing outside this machine or its network:
+// a chain of class main refuses an announcement that holds one such address.
+func reachable(class string, addrs []ma.Multiaddr) []ma.Multiaddr {
+	if class != chain.ClassMain {
+		return addrs
+	}
+	return slices.DeleteFunc(slices.Clone(addrs), func(a ma.Multiaddr) bool { return !manet.IsPublicAddr(a) })
 }
 
 // provide tells the DHT that root can be had here. The chain says so too, one
