@@ -14,7 +14,9 @@ import (
 	"github.com/cometbft/cometbft/crypto/ed25519"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/lode-node/lode/chain/gpos"
 	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
 )
 
@@ -233,6 +235,21 @@ func FuzzFinalizeBlock(f *testing.F) {
 	body := encode(testBody(f))
 	f.Add([]byte("hello"), body)
 	f.Add([]byte{0x82, 0x40, 0x40}, encode(Body{ChainID: "dev-test", Sender: testID(f, "alice"), Nonce: 1, Fee: coin.LODE, Msg: Msg{Announce: &Announce{}}}))
+	root := testRoot(f, "f").Bytes()
+	for _, m := range []Msg{ // one of each treaty, for the fuzzer to twist
+		{Market: &market.Msg{Place: &market.Place{Root: root, Size: 9, Blocks: 60, Memo: "m", Sources: []string{"/ip4/127.0.0.1/tcp/1/p2p/" + testID(f, "bob").String()}}}},
+		{Market: &market.Msg{Collect: &market.Collect{Node: testID(f, "bob"), Roots: []market.Root{root}}}},
+		{Market: &market.Msg{Prepay: &market.Prepay{Root: root, Amount: 1}}},
+		{Stake: &gpos.Msg{Bond: &gpos.Bond{Amount: 5000}}},
+		{Stake: &gpos.Msg{Guarantee: &gpos.Guarantee{Target: testID(f, "validator"), Amount: 5000}}},
+		{Stake: &gpos.Msg{Validate: &gpos.Validate{Key: make([]byte, 32), Proof: make([]byte, 64)}}},
+		{Stake: &gpos.Msg{Payout: &gpos.Payout{Account: testID(f, "validator")}}},
+		{Work: &mpow.Msg{Register: &mpow.Register{Kind: mpow.KindSimulated, Key: make([]byte, 32), Height: 1, Evidence: make([]byte, 64)}}},
+		{Work: &mpow.Msg{Report: &mpow.Signed{Body: []byte{0x80}, Sig: make([]byte, 64)}}},
+		{Announce: &Announce{Addrs: [][]byte{{4, 127, 0, 0, 1, 6, 0, 1}}}},
+	} {
+		f.Add([]byte{}, encode(Body{ChainID: "dev-test", Sender: testID(f, "alice"), Nonce: 1, Fee: coin.LODE, Msg: m}))
+	}
 	a, alice := testApp(f, AppConfig{}), testKey(f, "alice")
 	f.Fuzz(func(t *testing.T, raw, body []byte) {
 		sig, err := alice.Sign(signBytes("dev-test", body))
