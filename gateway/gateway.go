@@ -36,7 +36,6 @@ const (
 	HeaderSimulated = "Lode-Simulated"     // "true": holders of this network prove nothing (spec §3.3)
 	HeaderHolders   = "Lode-Holders"       // accounts that by the chain hold the file, comma-separated
 	HeaderTotal     = "Lode-Holders-Total" // number of holders, of which HeaderHolders may name only some
-	HeaderFetch     = "Lode-Fetch"         // id of the fetch, as listed by `lode fetches`
 	HeaderChain     = "Lode-Chain"         // chain id, height, and whether the chain stands still
 )
 
@@ -128,7 +127,7 @@ func New(c Config) (http.Handler, error) {
 		MetricsRegistry:             c.Registerer,
 	}, backend{blocks})
 	cors := boxo.NewHeaders(map[string][]string{
-		"Access-Control-Expose-Headers": {HeaderChain, HeaderFetch, HeaderHolders, HeaderTotal, HeaderSimulated},
+		"Access-Control-Expose-Headers": {HeaderChain, HeaderHolders, HeaderTotal, HeaderSimulated},
 	})
 	if c.DeprecatedXIpfsPath {
 		cors = cors.WithDeprecatedXIpfsPath()

@@ -227,7 +227,7 @@ func TestTheExchangeIsToldTheFile(t *testing.T) { // spec §6.3
 			return context.WithValue(ctx, fileKey{}, root.String())
 		},
 		Headers: func(ctx context.Context, root cid.Cid) http.Header {
-			return http.Header{gateway.HeaderHolders: {"a,b"}, gateway.HeaderFetch: {ctx.Value(fileKey{}).(string)}}
+			return http.Header{gateway.HeaderHolders: {"a,b"}, "Lode-File": {ctx.Value(fileKey{}).(string)}}
 		},
 	})
 	w := get(h, "GET", dir+"/multiblock.txt")
@@ -243,7 +243,7 @@ func TestTheExchangeIsToldTheFile(t *testing.T) { // spec §6.3
 	if len(x.files) == 0 || x.sessions != 1 {
 		t.Errorf("got %d blocks in %d sessions, want some in 1", len(x.files), x.sessions)
 	}
-	for k, want := range map[string]string{gateway.HeaderHolders: "a,b", gateway.HeaderFetch: root, gateway.HeaderSimulated: "true"} {
+	for k, want := range map[string]string{gateway.HeaderHolders: "a,b", "Lode-File": root, gateway.HeaderSimulated: "true"} {
 		if got := w.Header().Get(k); got != want {
 			t.Errorf("%s: got %q, want %q", k, got, want)
 		}

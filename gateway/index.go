@@ -20,7 +20,7 @@ prove nothing; this is a network for development.</p>{{end}}
 <li>a DAG, to check yourself: <code>/ipfs/CID?format=car</code></li>
 </ul>
 <p>What cannot be fetched ends in a 504 with a reason after {{.Deadline}} without a byte.
-Responses say in <code>Lode-Holders</code>, <code>Lode-Chain</code> and <code>Lode-Fetch</code> how they came about.</p>
+Responses say in <code>Lode-Holders</code> who must have the file, and in <code>Lode-Chain</code> by which height.</p>
 {{with .Lines}}<ul>{{range .}}<li>{{.}}</li>{{end}}</ul>{{end}}
 </body></html>
 `))

@@ -227,7 +227,7 @@ func (n *Node) getNode(r *http.Request) (any, error) {
 	if !ok {
 		return nil, notFound("node %v: not registered at height %d", id, v.Height())
 	}
-	return NodeAnswer{Height: v.Height(), Node: nodeEntry(v, e), Replicas: v.Replicas(id)}, nil
+	return NodeAnswer{Height: v.Height(), Node: nodeEntry(v, e), Replicas: v.Replicas(id), Pay: v.Pay(id)}, nil
 }
 
 // nodeEntry shows a node record for people.

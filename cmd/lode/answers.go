@@ -19,15 +19,10 @@ type (
 	ordersAnswer     = node.OrdersAnswer
 	holdersAnswer    = node.HoldersAnswer
 	nodesAnswer      = node.NodesAnswer
+	nodeAnswer       = node.NodeAnswer
 	stakeAnswer      = node.StakeAnswer
 	validatorsAnswer = node.ValidatorsAnswer
 	peersAnswer      = node.PeersAnswer
 	fetchesAnswer    = node.FetchesAnswer
 	supplyAnswer     = node.SupplyAnswer
 )
-
-// nodeAnswer is what is read of GET nodes/{id}; the list of replicas is left to --json.
-type nodeAnswer struct {
-	Height int64          `json:"height"`
-	Node   node.NodeEntry `json:"node"`
-}

@@ -66,11 +66,35 @@ func (c *cli) nodeCmd() *cobra.Command {
 			return ask(c, cmd, "/nodes/"+id.String(), func(w io.Writer, a nodeAnswer) {
 				n := a.Node
 				fields(w, "node", n.ID, "owner", n.Owner, "enclave", n.Kind, "workload", size(n.Workload), "files", size(n.FileBytes),
-					"random data", size(n.SRDBytes), "storage power", size(n.Power), "last slot", n.Last, "reports", n.Reports, "misses", n.Misses)
+					"random data", size(n.SRDBytes), "storage power", size(n.Power), "last slot", n.Last, "reports", n.Reports, "misses", n.Misses,
+					"collectable", a.Pay.Collectable, "earned, vesting", a.Pay.Vesting)
+				printPay(w, a)
 			})
 		}},
 	)
 	return cmd
+}
+
+// printPay prints what each file of a node pays, and its place in the payout queue.
+func printPay(w io.Writer, a nodeAnswer) {
+	if len(a.Pay.Files) == 0 {
+		return
+	}
+	sizes := map[string]uint64{}
+	for _, r := range a.Replicas {
+		sizes[r.Root.KeyString()] = r.Size
+	}
+	fmt.Fprintln(w, "\nfiles listed on chain:")
+	var t table
+	t.row("ROOT", "SIZE", "QUEUE", "PLACE", "COLLECTABLE", "VESTING")
+	for _, f := range a.Pay.Files {
+		place := "queued"
+		if f.Seated {
+			place = "paid"
+		}
+		t.row(f.Root, size(sizes[f.Root.KeyString()]), f.Place+1, place, f.Collectable, f.Vesting)
+	}
+	t.print(w)
 }
 
 func (c *cli) peersCmd() *cobra.Command {
