@@ -22,7 +22,6 @@ import (
 	"github.com/lode-node/lode/chain"
 	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/market"
-	"github.com/lode-node/lode/mpow"
 	"github.com/lode-node/lode/node"
 )
 
@@ -80,13 +79,6 @@ func (w world) until(what string, done func(*chain.View) bool) *chain.View {
 		w.Fatalf("until %s: %v", what, err)
 	}
 	return v
-}
-
-// slots waits for n more slots to have ended.
-func (w world) slots(n int) *chain.View {
-	w.Helper()
-	end := w.Solo.View().Slot() + 1 + mpow.Slot(n)
-	return w.until("slots pass", func(v *chain.View) bool { return v.Slot() >= end })
 }
 
 // submit has the user ask the chain for something.
