@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,21 +68,34 @@ func load(t testing.TB, names ...string) blockstore.Blockstore {
 
 // An askedOf exchange counts what it is asked and under which file, and gives from a store, refuses, or never answers.
 type askedOf struct {
-	from     blockstore.Blockstore // nil: never answers
+	from blockstore.Blockstore // nil: never answers
+
+	mu       sync.Mutex // guards the fields below
 	sessions int
 	files    []string
+}
+
+// seen returns the file of each block asked for, and how many sessions there were.
+func (x *askedOf) seen() ([]string, int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.files), x.sessions
 }
 
 type fileKey struct{}
 
 func (x *askedOf) NewSession(ctx context.Context) exchange.Fetcher {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	x.sessions++
 	return x
 }
 
 func (x *askedOf) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	file, _ := ctx.Value(fileKey{}).(string)
+	x.mu.Lock()
 	x.files = append(x.files, file)
+	x.mu.Unlock()
 	if x.from == nil {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -235,13 +250,14 @@ func TestTheExchangeIsToldTheFile(t *testing.T) { // spec §6.3
 		t.Fatalf("got %d with %d bytes, want 200 with 1026: %s", w.Code, w.Body.Len(), w.Body)
 	}
 	root := strings.TrimPrefix(dir, "/ipfs/")
-	for i, f := range x.files {
+	files, sessions := x.seen()
+	for i, f := range files {
 		if f != root {
 			t.Errorf("block %d asked for under file %q, want %q", i, f, root)
 		}
 	}
-	if len(x.files) == 0 || x.sessions != 1 {
-		t.Errorf("got %d blocks in %d sessions, want some in 1", len(x.files), x.sessions)
+	if len(files) == 0 || sessions != 1 {
+		t.Errorf("got %d blocks in %d sessions, want some in 1", len(files), sessions)
 	}
 	for k, want := range map[string]string{gateway.HeaderHolders: "a,b", "Lode-File": root, gateway.HeaderSimulated: "true"} {
 		if got := w.Header().Get(k); got != want {
