@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	chunk "github.com/ipfs/boxo/chunker"
 	"github.com/ipfs/boxo/files"
@@ -217,8 +219,9 @@ func Measure(ctx context.Context, dag ipld.NodeGetter, root cid.Cid) (size uint6
 var ErrExists = errors.New("destination exists")
 
 // Export writes the UnixFS file, directory or link at root to the path dest,
-// which must not exist. Names that would leave dest are refused. On error what
-// was written so far is removed.
+// which must not exist: what another puts there meanwhile stays, and the error
+// is ErrExists. Names that would leave dest are refused. It is written beside
+// dest and appears there whole, or on error not at all.
 func Export(ctx context.Context, dag ipld.DAGService, root cid.Cid, dest string) error {
 	if _, err := os.Lstat(dest); err == nil {
 		return fmt.Errorf("%w: %s", ErrExists, dest)
@@ -232,8 +235,46 @@ func Export(ctx context.Context, dag ipld.DAGService, root cid.Cid, dest string)
 		return fmt.Errorf("get %v: %w", root, err)
 	}
 	defer f.Close()
-	if err := files.WriteTo(f, dest); err != nil {
-		return errors.Join(fmt.Errorf("get %v: %w", root, err), os.RemoveAll(dest))
+	own, err := os.MkdirTemp(filepath.Dir(dest), ".lode-export-")
+	if err != nil {
+		return fmt.Errorf("get %v: %w", root, err)
+	}
+	defer os.RemoveAll(own)
+	made := filepath.Join(own, "made")
+	if err := files.WriteTo(f, made); err != nil {
+		return fmt.Errorf("get %v: %w", root, err)
+	}
+	if err := moveNew(made, dest); err != nil {
+		return fmt.Errorf("get %v: %w", root, err)
+	}
+	return nil
+}
+
+// moveNew renames from to dest, which it first makes itself: a rename alone
+// would replace what another has put there.
+func moveNew(from, dest string) error {
+	info, err := os.Lstat(from)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		err = os.Mkdir(dest, 0o700)
+	} else {
+		var f *os.File
+		if f, err = os.OpenFile(dest, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+			err = f.Close()
+		}
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: %s", ErrExists, dest)
+	}
+	if err != nil {
+		return err
+	}
+	// Not os.Rename, which refuses any directory at dest. The kernel's refuses
+	// one in which somebody has put something since, and so does Remove.
+	if err := syscall.Rename(from, dest); err != nil {
+		return errors.Join(fmt.Errorf("rename %s: %w", dest, err), os.Remove(dest))
 	}
 	return nil
 }

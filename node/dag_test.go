@@ -85,6 +85,55 @@ func TestImportIsTheSameEachTimeAndExportGivesItBack(t *testing.T) {
 	}
 }
 
+// A meddler is a DAG in which somebody puts something at path while block at is read.
+type meddler struct {
+	ipld.DAGService
+	at   cid.Cid
+	path string
+}
+
+func (m meddler) Get(ctx context.Context, c cid.Cid) (ipld.Node, error) {
+	if c.Equals(m.at) {
+		if err := os.Mkdir(m.path, 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(m.path, "theirs"), nil, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return m.DAGService.Get(ctx, c)
+}
+
+func TestExportLeavesAloneWhatOthersPutThere(t *testing.T) {
+	ctx := context.Background()
+	for _, name := range []string{"", "a.txt", "link"} {
+		dag := memoryDAG()
+		a, err := node.Import(ctx, dag, filepath.Join(tree(t), name), node.ImportOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		out := filepath.Join(dir, "out")
+		if err := node.Export(ctx, meddler{dag, a.Root, out}, a.Root, out); !errors.Is(err, node.ErrExists) {
+			t.Errorf("%q over what came meanwhile: got %v, want ErrExists", name, err)
+		}
+		if _, err := os.Stat(filepath.Join(out, "theirs")); err != nil {
+			t.Errorf("%q: what somebody else put there is gone: %v", name, err)
+		}
+		if l, err := os.ReadDir(dir); err != nil || len(l) != 1 {
+			t.Errorf("%q: left behind: %v, %v", name, l, err)
+		}
+		other := filepath.Join(t.TempDir(), "out")
+		if err := node.Export(ctx, dag, a.Root, other); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+		b, err := node.Import(ctx, memoryDAG(), other, node.ImportOptions{})
+		if err != nil || b != a {
+			t.Errorf("%q imported again: got %+v, %v, want %+v", name, b, err, a)
+		}
+	}
+}
+
 // A file of the same bytes has the root that every implementation of the
 // profile gives it: the known CID of "hello" as one raw leaf.
 func TestImportFollowsTheProfile(t *testing.T) {
