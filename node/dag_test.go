@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -203,7 +204,81 @@ func TestDiskKeepsItsCap(t *testing.T) {
 	if err := d.Put(ctx, block([]byte("new"))); err != nil {
 		t.Fatal(err)
 	}
-	if got := d.Size(); got > 500 {
-		t.Errorf("opened again with a smaller cap: %d bytes, want at most 500", got)
+	<-d.Counted()
+	if got := d.Size(); got > 500 || got < 400 {
+		t.Errorf("opened again with a smaller cap: %d bytes, want as many as fit into 500", got)
+	}
+	if got := bytesOn(t, d); got != d.Size() {
+		t.Errorf("%d bytes are counted, and %d on disk", d.Size(), got)
+	}
+}
+
+// bytesOn adds up what a disk holds.
+func bytesOn(t *testing.T, d *node.Disk) (sum uint64) {
+	t.Helper()
+	ch, err := d.AllKeysChan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c := range ch {
+		n, err := d.GetSize(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += uint64(n)
+	}
+	return sum
+}
+
+// A disk opens before it has counted, keeps its cap meanwhile, and counts what
+// was written without a cap, and so without sizes.
+func TestDiskCountsInTheBackground(t *testing.T) {
+	const most, each = 1 << 20, 64 << 10
+	dir, seed := t.TempDir(), byte(0)
+	fill := func(d *node.Disk, n int) {
+		t.Helper()
+		for range n {
+			seed++
+			data := make([]byte, each)
+			if _, err := rand.NewChaCha8([32]byte{seed}).Read(data); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Put(context.Background(), block(data)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	never, cancel := context.WithCancel(context.Background())
+	cancel() // a count under it never gets anywhere
+	for _, c := range []struct {
+		name  string
+		ctx   context.Context
+		cap   uint64
+		puts  int
+		least uint64
+	}{
+		{"no cap", t.Context(), 0, 12, 12 * each},
+		{"the count does not come about", never, most, 40, 12 * each},
+		{"again", never, most, 40, 12 * each},
+		{"it is counted by reading all", t.Context(), most, 1, most - each},
+		{"and by sizes", t.Context(), most, 40, most - each},
+	} {
+		d, err := node.OpenDisk(c.ctx, dir, c.cap)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if c.ctx != never {
+			<-d.Counted()
+		}
+		fill(d, c.puts)
+		// An estimate may be some blocks short of what lies in the log.
+		if got := bytesOn(t, d); got < c.least || got > most+2*each {
+			t.Errorf("%s: %d bytes on disk, want from %d to about the cap of %d", c.name, got, c.least, most)
+		} else if c.ctx != never && c.cap > 0 && (got != d.Size() || got > most) {
+			t.Errorf("%s: %d bytes on disk, %d counted, cap %d", c.name, got, d.Size(), most)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
 	}
 }

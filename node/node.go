@@ -272,9 +272,7 @@ const openTime = 10 * time.Second
 func (n *Node) openStore() error {
 	plain := n.c.Blocks
 	if plain == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		d, err := OpenDisk(ctx, n.home.Path(dirBlocks), n.c.Cache.Disk)
+		d, err := OpenDisk(context.Background(), n.home.Path(dirBlocks), n.c.Cache.Disk)
 		if err != nil {
 			return err
 		}
