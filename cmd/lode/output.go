@@ -32,11 +32,9 @@ func (c *cli) show(v any, text func(w io.Writer)) error {
 	return nil
 }
 
-// say tells the user on stderr how things go.
+// say tells the user on stderr how things go, with --json too: that is about the data, on stdout.
 func (c *cli) say(format string, args ...any) {
-	if !c.json {
-		fmt.Fprintf(c.stderr, format+"\n", args...)
-	}
+	fmt.Fprintf(c.stderr, format+"\n", args...)
 }
 
 // A table aligns columns; the first row is the heading.
