@@ -19,9 +19,11 @@ import (
 	"github.com/ipfs/boxo/ipld/merkledag"
 	unixfile "github.com/ipfs/boxo/ipld/unixfs/file"
 	uio "github.com/ipfs/boxo/ipld/unixfs/io"
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	ipld "github.com/ipfs/go-ipld-format"
 	car "github.com/ipld/go-car/v2"
+	"github.com/multiformats/go-multihash"
 	"github.com/spf13/cobra"
 
 	"github.com/lode-node/lode/node"
@@ -47,7 +49,7 @@ func (c *cli) getCmd() *cobra.Command {
 			if _, err := os.Lstat(out); err == nil {
 				return usage("%s exists: name another place with --output", out)
 			}
-			return c.fetch(cmd.Context(), gateway, root, path, func(ctx context.Context, dag ipld.DAGService, nd ipld.Node, bytes int64) error {
+			return c.fetch(cmd.Context(), gateway, filepath.Dir(out), root, path, func(ctx context.Context, dag ipld.DAGService, nd ipld.Node, bytes int64) error {
 				if err := node.Export(ctx, dag, nd.Cid(), out); err != nil {
 					return err
 				}
@@ -72,7 +74,7 @@ func (c *cli) catCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.fetch(cmd.Context(), gateway, root, path, func(ctx context.Context, dag ipld.DAGService, nd ipld.Node, _ int64) error {
+			return c.fetch(cmd.Context(), gateway, os.TempDir(), root, path, func(ctx context.Context, dag ipld.DAGService, nd ipld.Node, _ int64) error {
 				f, err := unixfile.NewUnixfsFile(ctx, dag, nd)
 				if err != nil {
 					return err
@@ -91,10 +93,10 @@ func (c *cli) catCmd() *cobra.Command {
 	return cmd
 }
 
-// fetch takes the DAG at root/path from the gateway as a CAR into a store of its own, each block checked against its CID,
-// and hands the node at the end of the path to use. Nothing reaches use unless all of it is there: what a lying or
-// broken gateway leaves out is an error when it is read.
-func (c *cli) fetch(ctx context.Context, gateway string, root cid.Cid, path []string,
+// fetch takes the DAG at root/path from the gateway as a CAR into a store of its own below tmp, each block checked
+// against its CID, and hands the node at the end of the path to use. Nothing reaches use unless all of it is there: what
+// a lying or broken gateway leaves out is an error when it is read.
+func (c *cli) fetch(ctx context.Context, gateway, tmp string, root cid.Cid, path []string,
 	use func(ctx context.Context, dag ipld.DAGService, nd ipld.Node, bytes int64) error) error {
 	if gateway == "" {
 		cl, err := c.client()
@@ -109,7 +111,7 @@ func (c *cli) fetch(ctx context.Context, gateway string, root cid.Cid, path []st
 			return fmt.Errorf("the node at %s has no gateway: name one with --gateway", cl.where)
 		}
 	}
-	dir, err := os.MkdirTemp("", "lode-get-")
+	dir, err := os.MkdirTemp(tmp, ".lode-get-")
 	if err != nil {
 		return err
 	}
@@ -169,6 +171,7 @@ func (c *cli) fetchCAR(ctx context.Context, store *node.Disk, gateway string, ro
 	if err != nil {
 		return 0, fmt.Errorf("fetch %v: what %s sends is no CAR: %w", root, gateway, err)
 	}
+	asked := wanted{string(root.Hash()): true}
 	for {
 		b, err := r.Next() // checks the block against its CID
 		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -177,10 +180,67 @@ func (c *cli) fetchCAR(ctx context.Context, store *node.Disk, gateway string, ro
 		if err != nil {
 			return counted.n, fmt.Errorf("fetch %v: broken off after %s: %w", root, size(uint64(counted.n)), err)
 		}
+		again, err := asked.take(b)
+		if err != nil {
+			return counted.n, fmt.Errorf("fetch %v: %s: %w", root, gateway, err)
+		}
+		if again {
+			continue
+		}
 		if err := store.Put(ctx, b); err != nil {
 			return counted.n, err
 		}
 	}
+}
+
+// wanted has the multihashes that a fetch may bring, by what came before: true until they came. A gateway that could send
+// others could fill the disk with blocks whose hashes are all right.
+type wanted map[string]bool
+
+// take notes that b came, and that its links may come now. It reports whether b came before; then it need not be kept.
+func (w wanted) take(b blocks.Block) (again bool, err error) {
+	waits, known := w[string(b.Cid().Hash())]
+	if !known {
+		return false, fmt.Errorf("it sent block %v, to which no block before it links", b.Cid())
+	}
+	if !waits {
+		return true, nil
+	}
+	w[string(b.Cid().Hash())] = false
+	return false, w.want(b)
+}
+
+// want takes in the links of b, and of what stands inside them in place of a hash.
+func (w wanted) want(b blocks.Block) error {
+	if b.Cid().Prefix().Codec != cid.DagProtobuf {
+		return nil // a file's bytes; other codecs are no UnixFS
+	}
+	nd, err := merkledag.DecodeProtobufBlock(b)
+	if err != nil {
+		return fmt.Errorf("block %v: %w", b.Cid(), err)
+	}
+	for _, l := range nd.Links() {
+		k := string(l.Cid.Hash())
+		if _, known := w[k]; known {
+			continue
+		}
+		w[k] = true
+		if l.Cid.Prefix().MhType != multihash.IDENTITY {
+			continue
+		}
+		inline, err := multihash.Decode(l.Cid.Hash())
+		if err != nil {
+			return fmt.Errorf("link %v: %w", l.Cid, err)
+		}
+		inside, err := blocks.NewBlockWithCid(inline.Digest, l.Cid)
+		if err != nil {
+			return fmt.Errorf("link %v: %w", l.Cid, err)
+		}
+		if err := w.want(inside); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // gatewayRefusal is the error of an answer that is not the content.

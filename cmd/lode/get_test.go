@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,7 +15,10 @@ import (
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/boxo/exchange/offline"
 	"github.com/ipfs/boxo/ipld/merkledag"
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	carv2 "github.com/ipld/go-car/v2"
+	"github.com/ipld/go-car/v2/storage"
 
 	"github.com/lode-node/lode/gateway"
 	"github.com/lode-node/lode/node"
@@ -129,6 +133,62 @@ func TestGetLeavesNothingOfABrokenFetch(t *testing.T) {
 	}
 	if _, err := os.Lstat(out); err == nil {
 		t.Errorf("%s was left behind", out)
+	}
+}
+
+// A gateway that sends blocks nobody asked for is caught at the first of them.
+func TestGetRefusesUnrelatedBlocks(t *testing.T) {
+	s := serveTree(t)
+	nd, err := s.blocks.Get(context.Background(), s.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first cid.Cid
+	sent := 0
+	liar := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		car, err := storage.NewWritable(w, []cid.Cid{s.root}, carv2.WriteAsCarV1(true))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		put := func(b blocks.Block) bool { return car.Put(r.Context(), b.Cid().KeyString(), b.RawData()) == nil }
+		put(nd)
+		for i := range 200 {
+			b := blocks.NewBlock(binary.BigEndian.AppendUint32(make([]byte, 1<<19), uint32(i)))
+			if i == 0 {
+				first = b.Cid()
+			}
+			if !put(b) {
+				return
+			}
+			sent++
+		}
+	}))
+	defer liar.Close()
+	dir := t.TempDir()
+	code, _, talk := lode("get", s.root.String(), "--gateway", liar.URL, "-o", filepath.Join(dir, "copy"))
+	liar.Close() // waits for the handler
+	if code != exitFailed || !strings.Contains(talk, first.String()) {
+		t.Errorf("exit %d, want %d and a word of %v: %s", code, exitFailed, first, talk)
+	}
+	if sent == 200 {
+		t.Error("all of it was read")
+	}
+	if l, err := os.ReadDir(dir); err != nil || len(l) > 0 {
+		t.Errorf("left behind: %v, %v", l, err)
+	}
+}
+
+// What is fetched lies beside the output until it is whole: /tmp may be small.
+func TestGetNeedsNoRoomInTmp(t *testing.T) {
+	s := serveTree(t)
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", filepath.Join(dir, "none"))
+	if code, _, talk := lode("get", s.root.String(), "--gateway", s.url, "-o", filepath.Join(dir, "copy")); code != 0 {
+		t.Errorf("exit %d: %s", code, talk)
+	}
+	if l, err := os.ReadDir(dir); err != nil || len(l) != 1 {
+		t.Errorf("beside the output: %v, %v", l, err)
 	}
 }
 
