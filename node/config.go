@@ -64,6 +64,9 @@ type P2PConfig struct {
 	Announce  []string `toml:"announce"`  // multiaddrs to publish on chain; empty means those listened on
 	Bootstrap []string `toml:"bootstrap"` // multiaddrs with peer ID, beside those of the genesis
 	DHT       bool     `toml:"dht"`       // join the chain's own DHT
+	// AllowPrivate dials private and loopback addresses, on chains that are no
+	// devnets too: for a chain on a private network.
+	AllowPrivate bool `toml:"allow_private"`
 }
 
 // CometConfig is the consensus engine.

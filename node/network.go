@@ -29,8 +29,8 @@ const streamWindow = 4 << 20
 
 // openHost opens a libp2p host that speaks TCP and QUIC and nothing else: no
 // relay, no hole punching, no port mapping. A port in use is an error that
-// names the address.
-func openHost(key crypto.PrivKey, listen []string) (host.Host, error) {
+// names the address. Unless private, it dials public addresses only.
+func openHost(key crypto.PrivKey, listen []string, private bool) (host.Host, error) {
 	var addrs []ma.Multiaddr
 	for _, s := range listen {
 		a, err := ma.NewMultiaddr(s)
@@ -41,7 +41,7 @@ func openHost(key crypto.PrivKey, listen []string) (host.Host, error) {
 	}
 	mux := *yamux.DefaultTransport
 	mux.InitialStreamWindowSize = streamWindow
-	h, err := libp2p.New(
+	options := []libp2p.Option{
 		libp2p.Identity(key),
 		libp2p.NoListenAddrs,
 		libp2p.Transport(tcp.NewTCPTransport),
@@ -50,9 +50,16 @@ func openHost(key crypto.PrivKey, listen []string) (host.Host, error) {
 		libp2p.SwarmOpts(swarm.WithDialRanker(nearTCP)),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
-	)
+	}
+	if !private {
+		options = append(options, libp2p.ConnectionGater(publicOnly{}))
+	}
+	h, err := libp2p.New(options...)
 	if err != nil {
 		return nil, fmt.Errorf("open host: %w", err)
+	}
+	if !private {
+		h = warden{h}
 	}
 	// Each address is bound by itself: libp2p is content when one of several
 	// works, but a node that half listens is a riddle to its operator.
@@ -132,7 +139,9 @@ func connect(ctx context.Context, h host.Host, boot []peer.AddrInfo, log *slog.L
 			if p.ID == h.ID() {
 				return
 			}
-			if err := h.Connect(ctx, p); err != nil && ctx.Err() == nil {
+			if err := h.Connect(ctx, p); errors.Is(err, ErrPrivate) {
+				log.Warn("bootstrap node not dialled", "peer", p.ID, "err", err)
+			} else if err != nil && ctx.Err() == nil {
 				log.Debug("bootstrap node not reached", "peer", p.ID, "err", err)
 			}
 		}()

@@ -1,10 +1,16 @@
 package node
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/lode-node/lode/chain"
 )
 
 // Near peers are reached over TCP, and over QUIC where there is no TCP.
@@ -20,7 +26,7 @@ func TestNearPeersSpeakTCP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		there, err := openHost(key, c.listen)
+		there, err := openHost(key, c.listen, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -28,7 +34,7 @@ func TestNearPeersSpeakTCP(t *testing.T) {
 		if key, _, err = newKey(); err != nil {
 			t.Fatal(err)
 		}
-		here, err := openHost(key, []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"})
+		here, err := openHost(key, []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,5 +54,86 @@ func TestNearPeersSpeakTCP(t *testing.T) {
 		if _, err := d.Addr.ValueForProtocol(ma.P_TCP); (err == nil) != (d.Delay > 0) {
 			t.Errorf("%v after %v, want QUIC first", d.Addr, d.Delay)
 		}
+	}
+}
+
+func TestPrivateAddressesAreNotDialledOnPublicChains(t *testing.T) {
+	for _, c := range []struct {
+		addr string
+		want bool
+	}{
+		{"/ip4/8.8.8.8/tcp/24001", true},
+		{"/ip4/8.8.8.8/udp/24001/quic-v1", true},
+		{"/ip6/2606:4700::1111/tcp/24001", true},
+		{"/ip6/64:ff9b::808:808/tcp/24001", true}, // 8.8.8.8 behind NAT64
+		{"/dns4/example.org/tcp/24001", true},
+		{"/ip4/127.0.0.1/tcp/24001", false},
+		{"/ip4/127.8.8.8/udp/24001/quic-v1", false},
+		{"/ip4/10.1.2.3/tcp/24001", false},
+		{"/ip4/172.16.0.1/tcp/24001", false},
+		{"/ip4/192.168.1.1/tcp/80", false},
+		{"/ip4/100.64.0.1/tcp/24001", false},    // carrier-grade NAT
+		{"/ip4/169.254.169.254/tcp/80", false},  // link-local: a cloud's metadata
+		{"/ip4/0.0.0.0/tcp/24001", false},       // this machine, to the kernel
+		{"/ip4/224.0.0.1/udp/1/quic-v1", false}, // multicast
+		{"/ip6/::1/tcp/24001", false},           // loopback
+		{"/ip6/::/tcp/24001", false},            // this machine
+		{"/ip6/::ffff:127.0.0.1/tcp/1", false},  // loopback in IPv6 dress
+		{"/ip6/fd00::1/tcp/24001", false},       // unique local
+		{"/ip6/fe80::1/tcp/24001", false},       // link-local
+		{"/ip6zone/eth0/ip6/fe80::1/tcp/1", false},
+		{"/ip6/64:ff9b::7f00:1/tcp/1", false},    // 127.0.0.1 behind NAT64
+		{"/ip6/64:ff9b:1::a01:203/tcp/1", false}, // a network's own NAT64
+		{"/ip6/2002:a01:203::1/tcp/1", false},    // 10.1.2.3 by 6to4
+		{"/dns4/localhost/tcp/24001", false},
+		{"/dns4/printer.local/tcp/80", false},
+	} {
+		a := ma.StringCast(c.addr)
+		if got := (publicOnly{}).InterceptAddrDial("", a); got != c.want {
+			t.Errorf("dial %v: got %v, want %v", a, got, c.want)
+		}
+	}
+}
+
+func TestAllowPrivate(t *testing.T) {
+	for _, c := range []struct {
+		class string
+		allow bool
+		want  bool
+	}{
+		{chain.ClassDev, false, true},
+		{chain.ClassDev, true, true},
+		{chain.ClassTest, false, false},
+		{chain.ClassTest, true, true},
+		{chain.ClassMain, false, false},
+		{chain.ClassMain, true, true},
+	} {
+		n := &Node{c: Config{P2P: P2PConfig{AllowPrivate: c.allow}}, genesis: chain.Genesis{Class: c.class}}
+		if got := n.private(); got != c.want {
+			t.Errorf("%+v: got %v", c, got)
+		}
+	}
+}
+
+// A host of a public chain on this machine dials nobody here, in words that
+// name the setting.
+func TestAHostOfAPublicChainKeepsToIt(t *testing.T) {
+	listen := []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}
+	open := func(private bool) host.Host {
+		key, _, err := newKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := openHost(key, listen, private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { h.Close() })
+		return h
+	}
+	public, private := open(false), open(true)
+	err := public.Connect(t.Context(), peer.AddrInfo{ID: private.ID(), Addrs: private.Addrs()})
+	if !errors.Is(err, ErrPrivate) || !strings.Contains(err.Error(), "p2p.allow_private") {
+		t.Errorf("dial %v: got %v, want ErrPrivate", private.Addrs(), err)
 	}
 }

@@ -43,7 +43,8 @@ type ShareConfig struct {
 
 // A Share is a user's own host on the exchange: it serves what was imported
 // into it (`lode add`) until it is closed, and fetches from holders (`lode
-// get`). It knows no chain but what Holders tells. Safe for concurrent use.
+// get`). It knows no chain but what Holders tells, and dials private addresses
+// too. Safe for concurrent use.
 type Share struct {
 	host   host.Host
 	dht    *dht.IpfsDHT
@@ -82,7 +83,7 @@ func NewShare(ctx context.Context, c ShareConfig) (_ *Share, err error) {
 		}
 		blocks = s.disk
 	}
-	if s.host, err = openHost(c.Key, c.Listen); err != nil {
+	if s.host, err = openHost(c.Key, c.Listen, true); err != nil {
 		return nil, err
 	}
 	var finder routing.ContentDiscovery
