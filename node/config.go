@@ -65,7 +65,7 @@ type P2PConfig struct {
 	Bootstrap []string `toml:"bootstrap"` // multiaddrs with peer ID, beside those of the genesis
 	DHT       bool     `toml:"dht"`       // join the chain's own DHT
 	// AllowPrivate dials private and loopback addresses, on chains that are no
-	// devnets too: for a chain on a private network.
+	// devnets too, and gives them out: for a chain on a private network.
 	AllowPrivate bool `toml:"allow_private"`
 }
 

@@ -29,7 +29,7 @@ const streamWindow = 4 << 20
 
 // openHost opens a libp2p host that speaks TCP and QUIC and nothing else: no
 // relay, no hole punching, no port mapping. A port in use is an error that
-// names the address. Unless private, it dials public addresses only.
+// names the address. Unless private, it dials and gives out public addresses only.
 func openHost(key crypto.PrivKey, listen []string, private bool) (host.Host, error) {
 	var addrs []ma.Multiaddr
 	for _, s := range listen {
@@ -52,7 +52,7 @@ func openHost(key crypto.PrivKey, listen []string, private bool) (host.Host, err
 		libp2p.DisableMetrics(),
 	}
 	if !private {
-		options = append(options, libp2p.ConnectionGater(publicOnly{}))
+		options = append(options, libp2p.ConnectionGater(publicOnly{}), libp2p.AddrsFactory(publicAddrs))
 	}
 	h, err := libp2p.New(options...)
 	if err != nil {
@@ -110,11 +110,15 @@ func nearTCP(addrs []ma.Multiaddr) []network.AddrDelay {
 	return out
 }
 
-// openDHT joins the DHT of one chain. There is no address filter: on devnets
-// every address is a loopback one, and elsewhere the chain's own prefix already
-// keeps strangers out.
-func openDHT(ctx context.Context, h host.Host, chainID string, boot []peer.AddrInfo) (*dht.IpfsDHT, error) {
+// openDHT joins the DHT of one chain. Unless private, it remembers and passes on
+// public addresses only.
+func openDHT(ctx context.Context, h host.Host, chainID string, boot []peer.AddrInfo, private bool) (*dht.IpfsDHT, error) {
+	filter := publicAddrs
+	if private {
+		filter = nil
+	}
 	d, err := dht.New(h,
+		dht.AddressFilter(filter),
 		dht.ProtocolPrefix(protocol.ID("/lode/"+chainID)),
 		dht.Mode(dht.ModeServer),
 		dht.BootstrapPeers(boot...),

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
@@ -57,6 +58,7 @@ func TestNearPeersSpeakTCP(t *testing.T) {
 	}
 }
 
+// Where a node stands on a public chain: what it dials and what it gives out.
 func TestPrivateAddressesAreNotDialledOnPublicChains(t *testing.T) {
 	for _, c := range []struct {
 		addr string
@@ -92,6 +94,9 @@ func TestPrivateAddressesAreNotDialledOnPublicChains(t *testing.T) {
 		if got := (publicOnly{}).InterceptAddrDial("", a); got != c.want {
 			t.Errorf("dial %v: got %v, want %v", a, got, c.want)
 		}
+		if got := len(publicAddrs([]ma.Multiaddr{a})) == 1; got != c.want {
+			t.Errorf("give out %v: got %v, want %v", a, got, c.want)
+		}
 	}
 }
 
@@ -115,8 +120,8 @@ func TestAllowPrivate(t *testing.T) {
 	}
 }
 
-// A host of a public chain on this machine dials nobody here, in words that
-// name the setting.
+// A host of a public chain on this machine: nobody is told where it is, and it
+// dials nobody here, in words that name the setting.
 func TestAHostOfAPublicChainKeepsToIt(t *testing.T) {
 	listen := []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}
 	open := func(private bool) host.Host {
@@ -132,8 +137,27 @@ func TestAHostOfAPublicChainKeepsToIt(t *testing.T) {
 		return h
 	}
 	public, private := open(false), open(true)
+	if got := public.Addrs(); len(got) > 0 {
+		t.Errorf("gives out %v", got)
+	}
+	if len(private.Addrs()) != 2 {
+		t.Errorf("gives out %v, want what it listens on", private.Addrs())
+	}
 	err := public.Connect(t.Context(), peer.AddrInfo{ID: private.ID(), Addrs: private.Addrs()})
 	if !errors.Is(err, ErrPrivate) || !strings.Contains(err.Error(), "p2p.allow_private") {
 		t.Errorf("dial %v: got %v, want ErrPrivate", private.Addrs(), err)
+	}
+	// What a stranger learns of it by identify: nothing of this network.
+	sub, err := private.EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	if err := private.Connect(t.Context(), peer.AddrInfo{ID: public.ID(), Addrs: public.Network().ListenAddresses()}); err != nil {
+		t.Fatal(err)
+	}
+	e := (<-sub.Out()).(event.EvtPeerIdentificationCompleted)
+	if len(e.ListenAddrs) > 0 {
+		t.Errorf("identify told %v", e.ListenAddrs)
 	}
 }

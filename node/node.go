@@ -295,7 +295,7 @@ func (n *Node) openExchange() (err error) {
 	n.opened = append(n.opened, func() error { cancel(); return nil })
 	var finder routing.ContentDiscovery
 	if n.c.P2P.DHT {
-		if n.dht, err = openDHT(ctx, n.host, n.chain.View().ChainID(), n.boot); err != nil {
+		if n.dht, err = openDHT(ctx, n.host, n.chain.View().ChainID(), n.boot, n.private()); err != nil {
 			return err
 		}
 		n.opened = append(n.opened, n.dht.Close)

@@ -23,7 +23,8 @@ import (
 // addresses of a peer are of a private network, of this machine or of nobody.
 var ErrPrivate = errors.New("only public addresses are dialled on this chain; if it runs on a private network, set p2p.allow_private = true")
 
-// private tells whether private addresses are dialled: on devnets, and where the settings say that this network is a private one.
+// private tells whether private addresses are dialled and given out: on devnets,
+// and where the settings say that this network is a private one.
 func (n *Node) private() bool {
 	class := n.genesis.Class
 	if n.c.Chain != nil {
@@ -55,6 +56,12 @@ func publicAddr(a ma.Multiaddr) bool {
 	}
 	w, err := manet.FromIP(inner)
 	return err == nil && manet.IsPublicAddr(w)
+}
+
+// publicAddrs returns those of addrs that everybody reaches. The others would
+// lead peers to doors of their own networks, and show them ours.
+func publicAddrs(addrs []ma.Multiaddr) []ma.Multiaddr {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a ma.Multiaddr) bool { return !publicAddr(a) })
 }
 
 // A publicOnly dials public addresses alone. Orders and announcements name

@@ -63,7 +63,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	g.Go(func() error { <-ctx.Done(); return nil }) // an edge without ports has nothing else to do
 	if n.reporter != nil && len(n.announced()) == 0 {
-		n.log.Warn("no address to announce: none of those listened on can be reached from outside; set p2p.announce, or nobody will fetch from this node", "listen", n.Addrs())
+		n.log.Warn("no address to announce: none of those listened on can be reached from outside; set p2p.announce, or nobody will fetch from this node", "listen", n.c.P2P.Listen)
 	}
 	n.log.Info("node runs", "id", n.id, "role", n.c.Role, "kind", n.kind, "simulated", n.chain.View().Params().Mpow.AllowSimulated, "height", n.chain.View().Height(),
 		"addrs", n.Addrs(), "gateway", n.gateway, "api", n.apiAddr)
@@ -191,7 +191,7 @@ func (n *Node) lines() []string {
 	return out
 }
 
-// Addrs returns where this node listens, with its peer ID.
+// Addrs returns where this node tells others to find it, with its peer ID.
 func (n *Node) Addrs() []string {
 	out, err := p2pAddrs(n.host)
 	if err != nil {

@@ -88,7 +88,7 @@ func NewShare(ctx context.Context, c ShareConfig) (_ *Share, err error) {
 	}
 	var finder routing.ContentDiscovery
 	if c.ChainID != "" {
-		if s.dht, err = openDHT(ctx, s.host, c.ChainID, c.Bootstrap); err != nil {
+		if s.dht, err = openDHT(ctx, s.host, c.ChainID, c.Bootstrap, true); err != nil {
 			return nil, err
 		}
 		finder = s.dht
