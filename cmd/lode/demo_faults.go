@@ -252,13 +252,32 @@ func (d *demo) keep(ctx context.Context) error {
 	fmt.Fprintf(w, "            %s order show %s --node %s\n", self, root, d.edge().Socket)
 	fmt.Fprintf(w, "            %s peers --node %s\n", self, d.second.Socket)
 	fmt.Fprintf(w, "  act       %s tx send %s 1 --home %s --node %s\n\n", self, d.edge().ID, d.net.Home, d.edge().Socket)
-	select {
-	case <-ctx.Done():
-		d.say("stopping")
-		return nil
-	case e := <-d.nodes.Exits():
-		return e.Err
-	case e := <-d.late.Exits():
-		return e.Err
+	tick := time.NewTicker(jailEvery)
+	defer tick.Stop()
+	for last := ""; ; {
+		select {
+		case <-ctx.Done():
+			d.say("stopping")
+			return nil
+		case e := <-d.nodes.Exits():
+			return e.Err
+		case e := <-d.late.Exits():
+			return e.Err
+		case <-tick.C:
+			said, err := d.unjail(ctx, d.net.Members[d.victim[0]])
+			if err != nil {
+				said = err.Error()
+			}
+			if exitCode(err) == exitRefused {
+				tick.Stop() // a rule says no, and each try costs a fee
+			}
+			if said != "" && said != last && ctx.Err() == nil {
+				d.say("%s", said)
+				last = said
+			}
+		}
 	}
 }
+
+// jailEvery is how often a demo that is left running looks whether the node that it stopped is jailed.
+const jailEvery = 2 * time.Second
