@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,11 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ipfs/boxo/blockservice"
-	"github.com/ipfs/boxo/blockstore"
-	"github.com/ipfs/boxo/exchange/offline"
-	"github.com/ipfs/boxo/ipld/merkledag"
-	uio "github.com/ipfs/boxo/ipld/unixfs/io"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
@@ -121,27 +115,4 @@ func (k *link) carry(dst io.WriteCloser, src io.ReadCloser) {
 	}
 	dst.Close()
 	reader.Wait()
-}
-
-// verify compares what is in bs with what was added.
-func (w *scene) verify(ctx context.Context, bs blockstore.Blockstore, r *Fetch) error {
-	dag := merkledag.NewDAGService(blockservice.New(bs, offline.Exchange(bs)))
-	node, err := dag.Get(ctx, w.root)
-	if err != nil {
-		return fmt.Errorf("verify: %w", err)
-	}
-	f, err := uio.NewDagReader(ctx, node, dag)
-	if err != nil {
-		return fmt.Errorf("verify: %w", err)
-	}
-	defer f.Close()
-	got, err := io.ReadAll(f)
-	if err != nil {
-		return fmt.Errorf("verify: %w", err)
-	}
-	if !bytes.Equal(got, w.data) {
-		return fmt.Errorf("verify: %d bytes fetched differ from the %d added", len(got), len(w.data))
-	}
-	r.Bytes = max(r.Bytes, uint64(len(got)))
-	return nil
 }
