@@ -50,7 +50,12 @@ func (d *delays) Wrap(_ context.Context, holder peer.AddrInfo, l Link) (peer.Add
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.links[holder.ID] = k
-	return peer.AddrInfo{ID: holder.ID, Addrs: k.addrs}, k.Close, nil
+	return peer.AddrInfo{ID: holder.ID, Addrs: k.addrs}, func() error {
+		d.mu.Lock()
+		delete(d.links, holder.ID)
+		d.mu.Unlock()
+		return k.Close()
+	}, nil
 }
 
 func (d *delays) Set(holder peer.ID, l Link) error {

@@ -1,0 +1,222 @@
+package bench
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+)
+
+// both are the clients of most cells.
+var both = []string{Lode, Stock}
+
+// even is a link of equal ways, without limit of rate.
+func even(rtt time.Duration) Link {
+	return Link{Up: Pipe{Delay: rtt / 2}, Down: Pipe{Delay: rtt / 2}}
+}
+
+// shaped is a link of a network shape of the field.
+func shaped(rtt, jitter time.Duration, up, down int64, loss int) Link {
+	return Link{Up: Pipe{Delay: rtt / 2, Jitter: jitter / 2, Rate: up, Loss: loss}, Down: Pipe{Delay: rtt / 2, Jitter: jitter / 2, Rate: down, Loss: loss}}
+}
+
+// alike are n honest holders.
+func alike(n int, l Link) []HolderSpec {
+	hs := make([]HolderSpec, n)
+	for i := range hs {
+		hs[i].Link = l
+	}
+	return hs
+}
+
+// withBad makes the first n holders bad.
+func withBad(hs []HolderSpec, n int, kind string) []HolderSpec {
+	hs = slices.Clone(hs)
+	for i := range n {
+		hs[i].Bad = kind
+	}
+	return hs
+}
+
+// skewed are four holders of which each next one is farther and thinner.
+func skewed() []HolderSpec {
+	const m = time.Millisecond
+	return []HolderSpec{
+		{Link: shaped(300*m, 30*m, 20e6, 20e6, 0)}, {Link: shaped(150*m, 15*m, 100e6, 100e6, 0)},
+		{Link: shaped(50*m, 5*m, 200e6, 200e6, 0)}, {Link: shaped(10*m, m, 500e6, 500e6, 0)},
+	}
+}
+
+var badKinds = []string{Silent, Liar, Drip, Corrupt, Dead, Brownout}
+
+// Names of the cells that ratios are taken of.
+const (
+	cellBlock32K = "block-32K-50ms"
+	cellBlock1M  = "block-1M-50ms"
+	cellCold     = "block-32K-50ms-cold"
+	cellOne256K  = "one-256K-50ms"
+	cellOne1M    = "one-1M-50ms"
+	cellFour1M   = "four-1M-50ms"
+	cellCatFour  = "cat-four-1M-50ms"
+	cellClean    = "clean-four-256K-10ms"
+	cellReaders0 = "readers-0"
+	cellReaders8 = "readers-8"
+	cellLoopback = "loopback-256K"
+)
+
+// badCell names the cell with a quarter of bad holders that ratios are taken of.
+func badCell(kind string) string { return "bad-" + kind + "-1of4-10ms" }
+
+// file is a cell that fetches one file whole, from connected holders.
+func file(name string, size, leaf int, hs []HolderSpec, rounds int, clients ...string) Cell {
+	return Cell{Name: name, Workload: Graph, Size: size, Chunk: leaf, Holders: hs, Connected: true, Rounds: rounds, Clients: clients, Limit: 120}
+}
+
+// quick are the cells of the stable ratios.
+func quick() []Cell {
+	near, far := even(10*time.Millisecond), even(50*time.Millisecond)
+	block := func(name string, size int, connected bool, rounds int) Cell {
+		return Cell{Name: name, Workload: Block, Size: size, Chunk: mib, Holders: alike(1, far), Connected: connected, Rounds: rounds, Clients: both, Limit: 30}
+	}
+	cat := file(cellCatFour, 64*mib, mib, alike(4, far), 3, Lode, Stock)
+	cat.Workload = Cat
+	cells := []Cell{
+		block(cellBlock32K, 32*kib, true, 9),
+		block(cellBlock1M, mib, true, 7),
+		block(cellCold, 32*kib, false, 5),
+		file(cellOne256K, 64*mib, 256*kib, alike(1, far), 3, Lode, Stock, Raw),
+		file(cellOne1M, 32*mib, mib, alike(1, far), 3, Lode, Stock, Raw),
+		file(cellFour1M, 64*mib, mib, alike(4, far), 3, Lode, LodeWild, Stock),
+		cat,
+		file(cellClean, 64*mib, 256*kib, alike(4, near), 5, Lode, Stock),
+	}
+	for _, kind := range badKinds {
+		c := file(badCell(kind), 64*mib, 256*kib, withBad(alike(4, near), 1, kind), 3, Lode, Stock)
+		c.Limit = 20
+		cells = append(cells, c)
+	}
+	for _, n := range []int{0, 8} {
+		c := file(fmt.Sprintf("readers-%d", n), 16*mib, 256*kib, alike(1, near), 3, Lode, Stock)
+		c.Readers, c.Limit = n, 20
+		cells = append(cells, c)
+	}
+	return append(cells, file(cellLoopback, 128*mib, 256*kib, alike(1, Link{}), 5, Lode, Stock, SHA256))
+}
+
+// Cells returns the named cells of a set, in the order in which they run. An
+// unknown set has none.
+func Cells(set string) []Cell {
+	switch set {
+	case Tiny:
+		return tiny()
+	case Quick:
+		// Boxo's client takes up to two minutes where a holder lies, and its server
+		// never answers beside eight that do not read: the full set has these.
+		cells := quick()
+		for i, c := range cells {
+			switch {
+			case strings.HasPrefix(c.Name, "bad-"):
+				cells[i].Clients = []string{Lode}
+			case strings.HasPrefix(c.Name, "readers-8"):
+				cells[i].Clients, cells[i].Rounds, cells[i].Limit = []string{Lode}, 2, 10
+			}
+		}
+		return cells
+	case Full:
+		return slices.Concat(quick(), shapes(), bads(), workloads())
+	}
+	return nil
+}
+
+// shapes vary the network and the size.
+func shapes() []Cell {
+	const m = time.Millisecond
+	far := even(50 * m)
+	coldFile := file("four-1M-file-cold", mib, 256*kib, alike(4, far), 5, both...)
+	coldFile.Connected = false
+	big := file("four-256K-1G", 1024*mib, 256*kib, alike(4, far), 1, both...)
+	catOne := file("cat-one-256K-50ms", 64*mib, 256*kib, alike(1, far), 2, both...)
+	catOne.Workload = Cat
+	skewCat := file("skew-cat", 32*mib, 256*kib, skewed(), 3, both...)
+	skewCat.Workload = Cat
+	catBig := file("cat-four-256K-50ms", 64*mib, 256*kib, alike(4, far), 2, both...)
+	catBig.Workload = Cat
+	return []Cell{
+		file("four-1M-file", mib, 256*kib, alike(4, far), 5, both...),
+		coldFile,
+		big,
+		catOne, catBig,
+		file("four-256K-50ms", 64*mib, 256*kib, alike(4, far), 3, Lode, LodeWild, Stock),
+		file("sixteen-256K-50ms", 64*mib, 256*kib, alike(16, far), 2, both...),
+		file("sixteen-1M-50ms", 64*mib, mib, alike(16, far), 2, both...),
+		file("four-256K-0ms", 64*mib, 256*kib, alike(4, Link{}), 3, both...),
+		file("one-256K-10ms", 64*mib, 256*kib, alike(1, even(10*m)), 2, Lode, Stock, Raw),
+		file("one-256K-150ms", 16*mib, 256*kib, alike(1, even(150*m)), 2, Lode, Stock, Raw),
+		file("four-256K-150ms", 64*mib, 256*kib, alike(4, even(150*m)), 2, both...),
+		file("four-1M-150ms", 32*mib, mib, alike(4, even(150*m)), 2, both...),
+		file("shape-metro", 64*mib, 256*kib, alike(4, shaped(10*m, m, 500e6, 500e6, 100)), 2, both...),
+		file("shape-cont", 64*mib, 256*kib, alike(4, shaped(50*m, 5*m, 100e6, 100e6, 1000)), 2, both...),
+		file("shape-world", 16*mib, 256*kib, alike(4, shaped(150*m, 15*m, 20e6, 100e6, 5000)), 2, both...),
+		file("shape-mobile", 8*mib, 256*kib, alike(4, shaped(80*m, 30*m, 5e6, 20e6, 20000)), 2, both...),
+		file("skew-four", 64*mib, 256*kib, skewed(), 3, both...),
+		skewCat,
+		file("skew-sixteen", 64*mib, 256*kib, slices.Concat(skewed(), skewed(), skewed(), skewed()), 2, both...),
+	}
+}
+
+// bads are the kinds of bad holders, a quarter and half of them, at 50 ms.
+func bads() []Cell {
+	var cells []Cell
+	for _, kind := range badKinds {
+		for _, n := range []int{1, 2} {
+			c := file(fmt.Sprintf("bad-%s-%dof4-50ms", kind, n), 32*mib, 256*kib, withBad(alike(4, even(50*time.Millisecond)), n, kind), 2, both...)
+			c.Limit = 30
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// workloads are those that are not one file.
+func workloads() []Cell {
+	far := alike(4, shaped(50*time.Millisecond, 0, 100e6, 100e6, 0))
+	cell := func(name, workload string, size int, connected bool) Cell {
+		return Cell{Name: name, Workload: workload, Size: size, Chunk: 256 * kib, Holders: far, Connected: connected, Rounds: 2, Clients: both, Limit: 90}
+	}
+	gone := cell("missing-owed", Gone, mib, false)
+	gone.Holders = withBad(far, 4, Liar)
+	skew := cell("website-skew", Website, 0, true)
+	skew.Holders = skewed()
+	return []Cell{
+		cell("directory-10k", Directory, dirFiles*4*kib, true),
+		cell("website-60", Website, 0, true),
+		cell("website-60-cold", Website, 0, false),
+		skew,
+		cell("video-seek", Video, 64*mib, true),
+		cell("zipf-open-loop", Zipf, zipfObjects*512*kib, true),
+		cell("cold-1000", Cold, coldRoots*32*kib, false),
+		cell("missing-unknown", Missing, mib, false),
+		gone,
+	}
+}
+
+// tiny touches each part once.
+func tiny() []Cell {
+	near := even(4 * time.Millisecond)
+	cold := Cell{Name: "tiny-cold", Workload: Block, Size: 32 * kib, Chunk: mib, Holders: alike(1, near), Rounds: 1, Clients: both, Limit: 10}
+	cat := file("tiny-cat", mib, 256*kib, alike(2, near), 1, both...)
+	cat.Workload = Cat
+	cells := []Cell{cold, cat, file("tiny-file", 2*mib, 256*kib, alike(2, near), 2, Lode, LodeWild, Stock, Raw, SHA256)}
+	for _, kind := range badKinds {
+		cells = append(cells, file("tiny-"+kind, mib, 256*kib, withBad(alike(2, near), 1, kind), 1, Lode))
+	}
+	for i := range cells {
+		cells[i].Limit = 10
+	}
+	return cells
+}

@@ -1,0 +1,127 @@
+package bench
+
+import (
+	"context"
+	"strings"
+	"sync"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// newHost starts a host that listens at the addresses given. All hosts of a
+// bench are alike: TCP, noise and yamux as libp2p sets them, as in the reference.
+func newHost(listen ...ma.Multiaddr) (host.Host, error) {
+	opts := []libp2p.Option{
+		libp2p.DisableMetrics(), libp2p.DisableRelay(),
+		libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+	}
+	if len(listen) == 0 {
+		return libp2p.New(append(opts, libp2p.NoListenAddrs)...)
+	}
+	return libp2p.New(append(opts, libp2p.ListenAddrs(listen...))...)
+}
+
+// A tap is a host that counts what Bitswap says and hears on it.
+type tap struct {
+	host.Host
+
+	mu       sync.Mutex // guards the fields below
+	in       uint64     // bytes heard
+	out      uint64     // bytes said
+	messages uint64     // both ways
+	asked    map[peer.ID]bool
+}
+
+func newTap(h host.Host) *tap { return &tap{Host: h, asked: map[peer.ID]bool{}} }
+
+func counted(id protocol.ID) bool { return strings.HasPrefix(string(id), "/ipfs/bitswap") }
+
+// NewStream is as that of the host.
+func (t *tap) NewStream(ctx context.Context, p peer.ID, ids ...protocol.ID) (network.Stream, error) {
+	s, err := t.Host.NewStream(ctx, p, ids...)
+	if err != nil || !counted(ids[0]) {
+		return s, err
+	}
+	return &tapped{Stream: s, t: t}, nil
+}
+
+// SetStreamHandler is as that of the host.
+func (t *tap) SetStreamHandler(id protocol.ID, h network.StreamHandler) {
+	if counted(id) {
+		plain := h
+		h = func(s network.Stream) { plain(&tapped{Stream: s, t: t}) }
+	}
+	t.Host.SetStreamHandler(id, h)
+}
+
+// counts are what a tap has counted.
+type counts struct {
+	in, out, messages uint64
+	asked             int
+}
+
+func (t *tap) counts() counts {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return counts{t.in, t.out, t.messages, len(t.asked)}
+}
+
+// A tapped stream counts. Reads are made by one goroutine at a time, so are
+// writes.
+type tapped struct {
+	network.Stream
+	t *tap
+
+	left  uint64 // bytes of the message under way that are to come
+	size  uint64 // of the next message, as far as its prefix is read
+	shift uint
+}
+
+// Read counts bytes, and messages by their length prefixes.
+func (s *tapped) Read(p []byte) (int, error) {
+	n, err := s.Stream.Read(p)
+	messages := s.follow(p[:n])
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	s.t.in += uint64(n)
+	s.t.messages += messages
+	return n, err
+}
+
+func (s *tapped) follow(b []byte) (messages uint64) {
+	for len(b) > 0 {
+		if s.left > 0 {
+			n := min(s.left, uint64(len(b)))
+			s.left -= n
+			b = b[n:]
+			continue
+		}
+		s.size |= uint64(b[0]&0x7f) << s.shift
+		s.shift += 7
+		if b[0] < 0x80 {
+			s.left, s.size, s.shift = s.size, 0, 0
+			messages++
+		}
+		b = b[1:]
+	}
+	return messages
+}
+
+// Write counts: boxo writes each message in one call.
+func (s *tapped) Write(p []byte) (int, error) {
+	n, err := s.Stream.Write(p)
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	s.t.out += uint64(n)
+	s.t.messages++
+	s.t.asked[s.Conn().RemotePeer()] = true
+	return n, err
+}

@@ -1,0 +1,261 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/ipfs/boxo/blockservice"
+	"github.com/ipfs/boxo/ipld/merkledag"
+	uio "github.com/ipfs/boxo/ipld/unixfs/io"
+	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lode-node/lode/bitswap"
+)
+
+// The workloads.
+const (
+	Block     = "block"     // one block, which is the root
+	Graph     = "graph"     // a file as a pin fetches it: 32 walkers
+	Cat       = "cat"       // a file as a reader gets it, from first byte to last
+	Directory = "directory" // 10,000 small files in a sharded directory, as a pin fetches it
+	Website   = "website"   // 60 objects by name: the document first, the rest six at a time
+	Video     = "video"     // segments of 2 s at 8 Mbit/s, with seeks
+	Zipf      = "zipf"      // requests as they come, 30 a second, popularity by Zipf 0.9 over 200 objects
+	Cold      = "cold"      // 1000 files of one block each, 16 at a time, by a node that knows nobody
+	Missing   = "missing"   // a block that nobody has
+	Gone      = "gone"      // a file that its holders owe and do not have
+)
+
+const (
+	dirFiles    = 10_000
+	siteObjects = 60
+	siteAtOnce  = 6
+	zipfObjects = 200
+	zipfCount   = 300
+	zipfRate    = 30 // a second
+	coldRoots   = 1000
+	coldAtOnce  = 16
+	segment     = 2 << 20 // bytes of video
+)
+
+// A fetcher is a node that fetches, for one run.
+type fetcher struct {
+	serv  blockservice.BlockService
+	meter *meter
+	on    *content
+	seed  uint64
+	chain bool // content comes with the file it belongs to
+
+	mu    sync.Mutex // guards the fields below
+	first []time.Duration
+	whole []time.Duration // of requests
+	bytes int64
+}
+
+// under returns the context of a request for a file.
+func (f *fetcher) under(ctx context.Context, root cid.Cid) context.Context {
+	if f.chain {
+		ctx = bitswap.WithFile(ctx, root)
+	}
+	return blockservice.ContextWithSession(ctx, f.serv)
+}
+
+// do runs a workload. What took how long is in the fields.
+func (f *fetcher) do(ctx context.Context, c Cell) error {
+	root := f.on.roots[0]
+	switch c.Workload {
+	case Block, Graph, Directory:
+		ctx = f.under(ctx, root)
+		if err := merkledag.FetchGraph(ctx, root, merkledag.NewDAGService(f.serv)); err != nil {
+			return err
+		}
+		f.bytes = int64(f.on.size)
+		return nil
+	case Cat:
+		return f.cat(ctx, root, time.Now())
+	case Website:
+		return f.website(ctx, root)
+	case Video:
+		return f.video(ctx, root)
+	case Zipf:
+		return f.zipf(ctx)
+	case Cold:
+		return f.cold(ctx)
+	case Missing, Gone:
+		return f.missing(ctx, c)
+	}
+	return fmt.Errorf("bench: workload %q: unknown", c.Workload)
+}
+
+// open returns a reader of the file root.
+func (f *fetcher) open(ctx context.Context, root cid.Cid) (uio.DagReader, error) {
+	dag := merkledag.NewDAGService(f.serv)
+	nd, err := dag.Get(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	return uio.NewDagReader(ctx, nd, dag)
+}
+
+// cat reads a file. The clock of the request runs from start.
+func (f *fetcher) cat(ctx context.Context, root cid.Cid, start time.Time) error {
+	r, err := f.open(f.under(ctx, root), root)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return f.drain(r, math.MaxInt64, start)
+}
+
+// drain reads at most n bytes and notes the times.
+func (f *fetcher) drain(r io.Reader, n int64, start time.Time) error {
+	one := make([]byte, 1)
+	if _, err := io.ReadFull(r, one); err != nil {
+		return err
+	}
+	first := time.Since(start)
+	rest, err := io.CopyN(io.Discard, onlyReader{r}, n-1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.first = append(f.first, first)
+	f.whole = append(f.whole, time.Since(start))
+	f.bytes += rest + 1
+	return nil
+}
+
+// An onlyReader hides WriteTo, which reads in another order than a player does.
+type onlyReader struct{ io.Reader }
+
+// website loads a page: its document, then everything else.
+func (f *fetcher) website(ctx context.Context, root cid.Cid) error {
+	ctx = f.under(ctx, root)
+	dag := merkledag.NewDAGService(f.serv)
+	get := func(ctx context.Context, name string) error {
+		start := time.Now()
+		nd, err := dag.Get(ctx, root)
+		if err != nil {
+			return err
+		}
+		dir, err := uio.NewDirectoryFromNode(dag, nd)
+		if err != nil {
+			return err
+		}
+		nd, err = dir.Find(ctx, name)
+		if err != nil {
+			return err
+		}
+		r, err := uio.NewDagReader(ctx, nd, dag)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		return f.drain(r, math.MaxInt64, start)
+	}
+	if err := get(ctx, f.on.names[0]); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(siteAtOnce)
+	for _, name := range f.on.names[1:] {
+		g.Go(func() error { return get(ctx, name) })
+	}
+	return g.Wait()
+}
+
+// video plays three segments, jumps, plays three, jumps back, plays three. A
+// jump is a new request for a range, as a player makes it.
+func (f *fetcher) video(ctx context.Context, root cid.Cid) error {
+	size := int64(f.on.size)
+	for _, at := range []int64{0, size * 6 / 10, size * 2 / 10, size * 8 / 10} {
+		start := time.Now()
+		r, err := f.open(f.under(ctx, root), root)
+		if err != nil {
+			return err
+		}
+		if _, err := r.Seek(at, io.SeekStart); err != nil {
+			return errors.Join(err, r.Close())
+		}
+		for range 3 {
+			if err := f.drain(r, min(segment, size-at), start); err != nil {
+				return errors.Join(err, r.Close())
+			}
+			start = time.Now()
+		}
+		if err := r.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// zipf makes requests at times that do not wait for answers, so that a slow
+// answer is not left out of the figures (open loop).
+func (f *fetcher) zipf(ctx context.Context) error {
+	r := rand.New(rand.NewPCG(f.seed, 0x21bf))
+	weights := make([]float64, len(f.on.roots))
+	sum := 0.0
+	for i := range weights {
+		sum += 1 / math.Pow(float64(i+1), 0.9)
+		weights[i] = sum
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	due := time.Now()
+	for range zipfCount {
+		due = due.Add(time.Duration(r.ExpFloat64() / zipfRate * float64(time.Second)))
+		x, i := r.Float64()*sum, 0
+		for weights[i] < x {
+			i++
+		}
+		root := f.on.roots[i]
+		select {
+		case <-time.After(time.Until(due)):
+		case <-ctx.Done():
+			return g.Wait()
+		}
+		g.Go(func() error { return f.cat(ctx, root, due) })
+	}
+	return g.Wait()
+}
+
+// cold asks for one small file after the other.
+func (f *fetcher) cold(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(coldAtOnce)
+	for _, root := range f.on.roots {
+		g.Go(func() error { return f.cat(ctx, root, time.Now()) })
+	}
+	return g.Wait()
+}
+
+// missing asks for what nobody has, and wants an error that says why.
+func (f *fetcher) missing(ctx context.Context, c Cell) error {
+	nd := merkledag.NewRawNode(random(f.seed, 1<<40, 1<<10))
+	root := nd.Cid()
+	if c.Workload == Gone {
+		root = f.on.roots[0]
+	}
+	ctx, cancel := context.WithTimeout(ctx, failAfter)
+	defer cancel()
+	_, err := merkledag.NewDAGService(f.serv).Get(f.under(ctx, root), root)
+	if err == nil {
+		return errors.New("bench: what is missing was found")
+	}
+	if !ipld.IsNotFound(err) && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("bench: missing content: %w", err)
+	}
+	return nil
+}
+
+// failAfter is the deadline of one who asks for missing content.
+const failAfter = 5 * time.Second
