@@ -1,118 +1,93 @@
 package bench
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"sync"
 	"time"
-
-	ma "github.com/multiformats/go-multiaddr"
-	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// A link is a TCP relay that holds back what it carries for a while, each way.
-// It limits neither bandwidth nor what is under way.
-type link struct {
-	addrs  []ma.Multiaddr
-	l      net.Listener
-	to     string
-	delay  time.Duration
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+// The directions of a link.
+const (
+	up   = iota // from the fetcher to the holder
+	down        // back
+)
+
+// A circuit is a link at work, whatever carries its bytes. Its methods may be
+// called concurrently.
+type circuit struct {
+	mu    sync.Mutex // guards the fields below
+	rtt   time.Duration
+	lines [2]*line
 }
 
-// newLink relays from a port of its own to the address to.
-func newLink(to ma.Multiaddr, delay time.Duration) (*link, error) {
-	_, target, err := manet.DialArgs(to)
-	if err != nil {
-		return nil, fmt.Errorf("bench: link to %v: %w", to, err)
-	}
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("bench: link: %w", err)
-	}
-	addr, err := manet.FromNetAddr(l.Addr())
-	if err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	k := &link{addrs: []ma.Multiaddr{addr}, l: l, to: target, delay: max(delay, 0)}
-	k.ctx, k.cancel = context.WithCancel(context.Background())
-	k.wg.Add(1)
-	go k.accept()
-	return k, nil
+// newCircuit returns an idle link.
+func newCircuit(l Link, seed uint64) *circuit {
+	return &circuit{rtt: l.RTT(), lines: [2]*line{
+		newLine(l.Up, l.RTT(), seed, up),
+		newLine(l.Down, l.RTT(), seed, down),
+	}}
 }
 
-// Close cuts all connections, and returns when nothing runs any more.
-func (k *link) Close() error {
-	k.cancel()
-	err := k.l.Close()
-	k.wg.Wait()
-	return err
-}
-
-func (k *link) accept() {
-	defer k.wg.Done()
-	for {
-		in, err := k.l.Accept()
-		if err != nil {
-			return
-		}
-		out, err := net.Dial("tcp4", k.to)
-		if err != nil {
-			in.Close()
-			continue
-		}
-		cut := context.AfterFunc(k.ctx, func() { in.Close(); out.Close() })
-		var both sync.WaitGroup
-		both.Go(func() { k.carry(out, in) })
-		both.Go(func() { k.carry(in, out) })
-		k.wg.Go(func() { both.Wait(); cut(); in.Close(); out.Close() })
-	}
-}
-
-// A parcel is due at the other end at a time.
-type parcel struct {
-	data []byte
-	due  time.Time
-}
-
-// carry copies from src to dst, late. Either end closing ends both ways.
-func (k *link) carry(dst io.WriteCloser, src io.ReadCloser) {
-	way := make(chan parcel, 1<<14)
-	var reader sync.WaitGroup
-	reader.Go(func() {
-		defer close(way)
-		for {
-			buf := make([]byte, 32<<10)
-			n, err := src.Read(buf)
-			if n > 0 {
-				way <- parcel{buf[:n], time.Now().Add(k.delay)}
-			}
-			if err != nil {
-				return
-			}
-		}
-	})
-	broken := false
-	for p := range way {
-		if d := time.Until(p.due); d > 0 && !broken {
-			select {
-			case <-time.After(d):
-			case <-k.ctx.Done():
-				broken = true
-			}
-		}
-		if !broken {
-			if _, err := dst.Write(p.data); err != nil {
-				broken = true
-				src.Close() // ends the reader; what is under way is drained
-			}
+// check refuses a link that no line can behave like.
+func (l Link) check() error {
+	for _, p := range []Pipe{l.Up, l.Down} {
+		if p.Delay < 0 || p.Jitter < 0 || p.Rate < 0 || p.Buffer < 0 || p.Loss < 0 || p.Loss > 1e6 || p.Reorder < 0 || p.Reorder > 1e6 {
+			return fmt.Errorf("bench: bad pipe %+v", p)
 		}
 	}
-	dst.Close()
-	reader.Wait()
+	return nil
+}
+
+// set changes the link for what comes from now on.
+func (c *circuit) set(l Link) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rtt = l.RTT()
+	c.lines[up].set(l.Up, c.rtt)
+	c.lines[down].set(l.Down, c.rtt)
+}
+
+// roundTrip is that of the idle link.
+func (c *circuit) roundTrip() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rtt
+}
+
+// datagram is [line.datagram], now.
+func (c *circuit) datagram(way, size int) (time.Time, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lines[way].datagram(time.Now(), size)
+}
+
+// stream is [line.stream], now; or, if the buffer is full, how long to wait
+// before asking again.
+func (c *circuit) stream(way, size int) (out time.Time, wait time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if wait := c.lines[way].wait(now, size); wait > 0 {
+		return time.Time{}, wait
+	}
+	return c.lines[way].stream(now, size, c.rtt), 0
+}
+
+// grain is how many bytes of a stream to put in at once: what takes the
+// bottleneck 2 ms, so that streams that share it take turns.
+func (c *circuit) grain(way int) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rate := c.lines[way].p.Rate
+	if rate <= 0 {
+		return parcel
+	}
+	return int(min(parcel, max(segment, rate/8/500)))
+}
+
+// limited tells if a direction has a rate.
+func (c *circuit) limited() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lines[up].p.Rate > 0 || c.lines[down].p.Rate > 0
 }

@@ -1,0 +1,128 @@
+package bench
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// segment is what one packet carries of a stream, in bytes: the unit of loss.
+const segment = 1448
+
+// A line decides when what goes into one direction of a link comes out of it.
+// It holds no bytes and knows no clock: the same calls with the same seed give
+// the same answers. It is not safe for concurrent use.
+type line struct {
+	p    Pipe
+	rng  *rand.Rand
+	free time.Time // when the bottleneck has sent all that was put in
+	last time.Time // when the latest datagram comes out that nothing may overtake
+	knot time.Time // since when jitter walks between the two below
+	from time.Duration
+	to   time.Duration
+}
+
+// newLine returns an idle line. rtt is the round trip of the link, of which
+// Buffer's default is made.
+func newLine(p Pipe, rtt time.Duration, seed, way uint64) *line {
+	l := &line{rng: rand.New(rand.NewPCG(seed, way))}
+	l.set(p, rtt)
+	return l
+}
+
+// set changes the pipe for what is put in from now on.
+func (l *line) set(p Pipe, rtt time.Duration) {
+	if p.Buffer == 0 {
+		p.Buffer = max(256<<10, int(float64(p.Rate)/8*rtt.Seconds()))
+	}
+	l.p = p
+}
+
+// takes is how long the bottleneck is busy with size bytes.
+func (l *line) takes(size int) time.Duration {
+	if l.p.Rate <= 0 {
+		return 0
+	}
+	return time.Duration(float64(size) * 8 / float64(l.p.Rate) * float64(time.Second))
+}
+
+// wait is how long it takes until the buffer has room for size bytes more; what
+// is larger than the buffer waits until that is empty.
+func (l *line) wait(now time.Time, size int) time.Duration {
+	if l.p.Rate <= 0 {
+		return 0
+	}
+	return max(0, l.free.Sub(now)-l.takes(max(0, l.p.Buffer-size)))
+}
+
+// pass puts size bytes in, buffer or not, and returns when they come out if
+// nothing happens to them.
+func (l *line) pass(now time.Time, size int) time.Time {
+	if l.free.Before(now) {
+		l.free = now
+	}
+	l.free = l.free.Add(l.takes(size))
+	return l.free.Add(max(0, l.p.Delay+l.jitter(now)))
+}
+
+// datagram puts a packet in, and returns when it comes out, or false if it is
+// lost or finds the buffer full. One that is reordered takes half the delay, so
+// that it overtakes those before it.
+func (l *line) datagram(now time.Time, size int) (time.Time, bool) {
+	if l.wait(now, size) > 0 {
+		return time.Time{}, false
+	}
+	out := l.pass(now, size)
+	if l.hits(l.p.Loss) { // on the wire: it took its turn
+		return time.Time{}, false
+	}
+	if l.hits(l.p.Reorder) {
+		return out.Add(-l.p.Delay / 2), true
+	}
+	if out.Before(l.last) {
+		out = l.last
+	}
+	l.last = out
+	return out, true
+}
+
+// stream puts bytes of a stream in, for which [line.wait] is zero, and returns
+// when they come out. A stream loses nothing: a segment lost is sent again, and
+// arrives one round trip later. That those behind it wait is the stream's to
+// see to.
+func (l *line) stream(now time.Time, size int, rtt time.Duration) time.Time {
+	out := l.pass(now, size)
+	lost := 0
+	for at := 0; at < size; at += segment {
+		if l.hits(l.p.Loss) {
+			lost++
+		}
+	}
+	if lost > 0 {
+		again := l.takes(lost * segment)
+		l.free = l.free.Add(again)
+		out = out.Add(rtt + again)
+	}
+	return out
+}
+
+// hits draws: true in ppm of a million calls.
+func (l *line) hits(ppm int) bool {
+	return ppm > 0 && l.rng.IntN(1_000_000) < ppm
+}
+
+// jitter walks straight between values drawn every four times the widest, so
+// slowly that nothing overtakes anything, and on the average adds nothing.
+func (l *line) jitter(now time.Time) time.Duration {
+	j := l.p.Jitter
+	if j <= 0 {
+		return 0
+	}
+	draw := func() time.Duration { return time.Duration(l.rng.Int64N(int64(2*j)+1)) - j }
+	step := 4 * j
+	if gone := now.Sub(l.knot); gone >= 2*step {
+		l.knot, l.from, l.to = now, draw(), draw()
+	} else if gone >= step {
+		l.knot, l.from, l.to = l.knot.Add(step), l.to, draw()
+	}
+	return l.from + time.Duration(float64(l.to-l.from)*float64(now.Sub(l.knot))/float64(step))
+}

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package bench
+
+import "errors"
+
+// newTUN says no: there are no network namespaces.
+func newTUN() (Shaper, error) {
+	return nil, errors.New("bench: the tun shaper needs Linux")
+}
