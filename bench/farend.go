@@ -116,7 +116,7 @@ func (f *farEnd) serve(c net.Conn) {
 	case opFlood:
 		flood(c)
 	case opSink:
-		rate, err := meter(c)
+		rate, err := speed(c)
 		if err != nil {
 			return
 		}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// segment is what one packet carries of a stream, in bytes: the unit of loss.
-const segment = 1448
+// mss is what one packet carries of a stream, in bytes: the unit of loss.
+const mss = 1448
 
 // A line decides when what goes into one direction of a link comes out of it.
 // It holds no bytes and knows no clock: the same calls with the same seed give
@@ -92,13 +92,13 @@ func (l *line) datagram(now time.Time, size int) (time.Time, bool) {
 func (l *line) stream(now time.Time, size int, rtt time.Duration) time.Time {
 	out := l.pass(now, size)
 	lost := 0
-	for at := 0; at < size; at += segment {
+	for at := 0; at < size; at += mss {
 		if l.hits(l.p.Loss) {
 			lost++
 		}
 	}
 	if lost > 0 {
-		again := l.takes(lost * segment)
+		again := l.takes(lost * mss)
 		l.free = l.free.Add(again)
 		out = out.Add(rtt + again)
 	}

@@ -82,7 +82,7 @@ func (c *circuit) grain(way int) int {
 	if rate <= 0 {
 		return parcel
 	}
-	return int(min(parcel, max(segment, rate/8/500)))
+	return int(min(parcel, max(mss, rate/8/500)))
 }
 
 // limited tells if a direction has a rate.

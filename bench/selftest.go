@@ -257,7 +257,7 @@ func stream(ctx context.Context, to string, op byte) (int64, error) {
 		return 0, err
 	}
 	if op == opFlood {
-		return meter(c)
+		return speed(c)
 	}
 	go flood(c) // ends with the connection
 	var said [8]byte
@@ -267,10 +267,10 @@ func stream(ctx context.Context, to string, op byte) (int64, error) {
 	return int64(binary.BigEndian.Uint64(said[:])), nil
 }
 
-// meter reads for 1.2 s and returns the median of the rates in eight parts of
+// speed reads for 1.2 s and returns the median of the rates in eight parts of
 // the last two thirds, in bit/s: what TCP needs to find the rate, and what the
 // machine does meanwhile, is not the link's.
-func meter(c net.Conn) (int64, error) {
+func speed(c net.Conn) (int64, error) {
 	const warm, part, parts = 400 * time.Millisecond, 100 * time.Millisecond, 8
 	buf := make([]byte, 16<<10)
 	var rates []float64
