@@ -1,0 +1,214 @@
+package bench
+
+import (
+	"cmp"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/lode-node/lode/credit"
+)
+
+// A simRanker orders the holders of an object for one reader after another.
+type simRanker interface {
+	order(f *simFetch) []int                  // all of f.holders, the best first
+	connected(reader, holder int, took int64) // µs
+	book(reader, holder int, ev credit.Event) // an outcome
+	shuns(reader, holder int) bool            // would ask it only in need
+}
+
+// newSimRanker returns the ranker of a name that fill has passed; its dice
+// depend on the world alone.
+func newSimRanker(name string, s *simRun) simRanker {
+	draw := rand.New(rand.NewPCG(s.w.seed, 4))
+	switch name {
+	case Ours:
+		k := &simOurs{s: s, par: credit.Default(), draw: draw, ledgers: make([]map[int]credit.Entry, len(s.w.readers))}
+		for i := range k.ledgers {
+			k.ledgers[i] = map[int]credit.Entry{}
+		}
+		return k
+	case Random:
+		return &simRandom{draw: draw}
+	case Lassie:
+		k := &simLassie{draw: draw, readers: make([]lassieState, len(s.w.readers))}
+		for i := range k.readers {
+			k.readers[i].by = map[int]lassieMeans{}
+		}
+		return k
+	case Oracle:
+		return &simOracle{s: s}
+	}
+	panic("bench: ranker " + name)
+}
+
+// simOurs is package credit, with the priors of the chain.
+type simOurs struct {
+	s       *simRun
+	par     credit.Params
+	draw    *rand.Rand
+	ledgers []map[int]credit.Entry
+}
+
+func (k *simOurs) order(f *simFetch) []int {
+	index := make(map[string]int, len(f.holders))
+	cs := make([]credit.Candidate, len(f.holders))
+	for i, h := range f.holders {
+		o := &k.s.w.holders[h]
+		index[string(o.id)] = h
+		cs[i] = credit.Candidate{ID: o.id, Entry: k.entry(f.reader, h), Prior: o.prior, Duty: true}
+	}
+	out := make([]int, len(cs))
+	for i, r := range credit.Rank(k.par, cs, uint64(k.s.w.cfg.Block), k.draw.Uint64()) {
+		out[i] = index[string(r.ID)]
+	}
+	return out
+}
+
+func (k *simOurs) entry(reader, holder int) credit.Entry {
+	return k.ledgers[reader][holder].At(k.par, simStart+k.s.now/1_000_000)
+}
+
+func (k *simOurs) connected(int, int, int64) {}
+
+func (k *simOurs) book(reader, holder int, ev credit.Event) {
+	k.ledgers[reader][holder] = k.ledgers[reader][holder].Apply(k.par, ev)
+}
+
+func (k *simOurs) shuns(reader, holder int) bool {
+	return k.par.Score(k.entry(reader, holder), k.s.w.holders[holder].prior).P < k.par.Floor
+}
+
+// simRandom asks anybody.
+type simRandom struct{ draw *rand.Rand }
+
+func (k *simRandom) order(f *simFetch) []int {
+	out := slices.Clone(f.holders)
+	k.draw.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+func (*simRandom) connected(int, int, int64)     {}
+func (*simRandom) book(int, int, credit.Event)   {}
+func (*simRandom) shuns(reader, holder int) bool { return false }
+
+// simLassie is the score that Lassie publishes (pkg/session): means that forget
+// half with each sample, those over all providers a fifth, each turned into
+// exp(−mean/mean over all), and a die weighted by the sum. The bandwidth has the
+// same falling curve as the times, so that of two providers the slower one
+// scores higher; that is how it is published. Who was never asked has the mean
+// of all, and counts as always successful.
+type simLassie struct {
+	draw    *rand.Rand
+	readers []lassieState
+}
+
+// A lassieState is what one reader knows.
+type lassieState struct {
+	all lassieMeans // success is not used
+	by  map[int]lassieMeans
+}
+
+// lassieMeans are in ms, ms, bytes a second, and from 0 to 1.
+type lassieMeans struct{ connect, first, rate, success lassieMean }
+
+// A lassieMean is an exponential moving average; nil before the first sample.
+type lassieMean struct{ v *float64 }
+
+func (m *lassieMean) add(sample, keep float64) {
+	if m.v != nil {
+		sample = (1-keep)*sample + keep**m.v
+	}
+	m.v = &sample
+}
+
+func (m lassieMean) or(v float64) float64 {
+	if m.v == nil {
+		return v
+	}
+	return *m.v
+}
+
+// lassieKeep and lassieKeepAll are what of a mean outlives one sample.
+const lassieKeep, lassieKeepAll = 0.5, 0.8
+
+func (st *lassieState) score(holder int) float64 {
+	m := st.by[holder]
+	term := func(all, one lassieMean) float64 {
+		mean := max(all.or(1), 1)
+		return math.Exp(-one.or(mean) / mean)
+	}
+	return term(st.all.connect, m.connect) + term(st.all.first, m.first) + 0.5*term(st.all.rate, m.rate) + m.success.or(1)
+}
+
+func (k *simLassie) order(f *simFetch) []int {
+	left := slices.Clone(f.holders)
+	scores := make([]float64, len(left))
+	for i, h := range left {
+		scores[i] = k.readers[f.reader].score(h)
+	}
+	out := make([]int, 0, len(left))
+	for len(left) > 0 {
+		sum := 0.0
+		for _, v := range scores {
+			sum += v
+		}
+		dice, i := sum*k.draw.Float64(), 0
+		for ; i < len(left)-1 && dice > scores[i]; i++ {
+			dice -= scores[i]
+		}
+		out = append(out, left[i])
+		left, scores = slices.Delete(left, i, i+1), slices.Delete(scores, i, i+1)
+	}
+	return out
+}
+
+func (k *simLassie) connected(reader, holder int, took int64) {
+	st := &k.readers[reader]
+	m := st.by[holder]
+	m.connect.add(float64(took/1000), lassieKeep)
+	st.all.connect.add(float64(took/1000), lassieKeepAll)
+	st.by[holder] = m
+}
+
+func (k *simLassie) book(reader, holder int, ev credit.Event) {
+	st := &k.readers[reader]
+	m := st.by[holder]
+	success := 0.0
+	if ev.Kind == credit.Served {
+		success = 1
+		m.first.add(float64(ev.TTFB/1000), lassieKeep)
+		m.rate.add(float64(ev.Rate), lassieKeep)
+		st.all.first.add(float64(ev.TTFB/1000), lassieKeepAll)
+		st.all.rate.add(float64(ev.Rate), lassieKeepAll)
+	}
+	m.success.add(success, lassieKeep)
+	st.by[holder] = m
+}
+
+func (*simLassie) shuns(int, int) bool { return false }
+
+// simOracle knows who will serve, and when.
+type simOracle struct{ s *simRun }
+
+func (k *simOracle) order(f *simFetch) []int {
+	s := k.s
+	due := func(h int) int64 {
+		at := s.now + s.w.rtt(f.reader, h)/2
+		if !s.up[s.pair(f.reader, h)] {
+			at += simDials * s.w.rtt(f.reader, h)
+		}
+		if s.w.answer(h, f.n, at) != simServes {
+			return math.MaxInt64
+		}
+		l := &s.lines[h]
+		return max(at+simDisk, l.until+int64(len(l.queue))*s.w.transfer(h)) + s.w.transfer(h) + s.w.rtt(f.reader, h)/2
+	}
+	out := slices.Clone(f.holders)
+	slices.SortStableFunc(out, func(a, b int) int { return cmp.Compare(due(a), due(b)) })
+	return out
+}
+
+func (*simOracle) connected(int, int, int64)   {}
+func (*simOracle) book(int, int, credit.Event) {}
+func (*simOracle) shuns(int, int) bool         { return false }
