@@ -122,8 +122,12 @@ func Cells(set string) []Cell {
 			switch {
 			case strings.HasPrefix(c.Name, "bad-"):
 				cells[i].Clients = []string{Lode}
-			case strings.HasPrefix(c.Name, "readers-8"):
+			case c.Name == cellReaders8:
 				cells[i].Clients, cells[i].Rounds, cells[i].Limit = []string{Lode}, 2, 10
+			case c.Name == cellFour1M:
+				cells[i].Clients = both
+			case c.Name == cellCatFour:
+				cells[i].Rounds = 2
 			}
 		}
 		return cells

@@ -65,10 +65,10 @@ func (c *Config) fill() ([]Cell, error) {
 		if len(c.Cells) > 0 && !slices.ContainsFunc(c.Cells, named) {
 			continue
 		}
-		if c.Kubo != "" && slices.Contains(cell.Clients, Stock) {
+		if c.Kubo != "" && fitsDaemon(cell) {
 			cell.Clients = append(slices.Clone(cell.Clients), Kubo)
 		}
-		if c.Rainbow != "" && slices.Contains(cell.Clients, Stock) {
+		if c.Rainbow != "" && fitsDaemon(cell) {
 			cell.Clients = append(slices.Clone(cell.Clients), Rainbow)
 		}
 		if len(c.Clients) > 0 {
@@ -112,6 +112,7 @@ func (rep *Report) cell(ctx context.Context, cfg Config, shaper Shaper, c Cell) 
 	if err != nil {
 		return err
 	}
+	sc.daemons = map[string]string{Kubo: cfg.Kubo, Rainbow: cfg.Rainbow}
 	defer func() {
 		err = errors.Join(err, sc.close())
 		sc, on = nil, nil

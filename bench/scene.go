@@ -26,6 +26,8 @@ type scene struct {
 	shaper Shaper
 	seed   uint64
 	sides  map[string]*side
+
+	daemons map[string]string // paths of binaries, by client
 }
 
 // A side is holders whose servers are of one make.
@@ -150,7 +152,8 @@ func (sc *scene) run(ctx context.Context, client string, round int) (s Sample, o
 		others, err = sc.raw(ctx, sd, s.Values)
 		return s, others, err
 	case Kubo, Rainbow:
-		return s, 0, fmt.Errorf("bench: client %s: no daemon given", client)
+		others, err = sc.daemon(ctx, client, sc.daemons[client], sd, &s)
+		return s, others, err
 	}
 	h, err := newHost()
 	if err != nil {

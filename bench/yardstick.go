@@ -111,5 +111,7 @@ func yardsticks() map[string]string {
 		LodeWild: "our client against the servers of stock",
 		Raw:      "one libp2p stream from the first holder, connected before",
 		SHA256:   "crypto/sha256 on one core",
+		Kubo:     "a daemon of its own for each fetch, profile test without routing, from the servers of stock; pin/add, cat or block/get over HTTP, blocks on disk",
+		Rainbow:  "a daemon of its own for each fetch, without routing, the servers of stock as its peers; car, file or raw over HTTP, blocks on disk",
 	}
 }
