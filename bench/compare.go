@@ -171,6 +171,9 @@ func ratioGoal(r Ratio) goal {
 	return g
 }
 
+// LowerIsBetter reports whether r improves as it falls.
+func (r Ratio) LowerIsBetter() bool { return ratioGoal(r) == lower }
+
 // rounds returns how many values of a cell stand behind each median: the least
 // of its clients.
 func (r Report) rounds(cell string) int {
