@@ -35,9 +35,10 @@ var mayImport = map[string]string{
 	"enclave":        "mpow",
 	"gateway":        "",
 	"node":           "bitswap chain chain/gpos coin credit enclave enclave/prover gateway market mpow",
-	"cmd/lode":       "bench bitswap chain chain/gpos coin credit enclave gateway market mpow node",
+	"cmd/lode":       "bench bench/report bitswap chain chain/gpos coin credit enclave gateway market mpow node",
 	"cmd/prover":     "enclave/prover mpow",
 	"bench":          "bitswap chain chain/gpos coin credit enclave gateway market mpow node",
+	"bench/report":   "bench",
 	"test":           "bench bitswap chain chain/gpos coin credit enclave enclave/prover gateway market mpow node",
 }
 
@@ -50,6 +51,7 @@ var oneDoor = map[string]string{
 	"github.com/edgelesssys/ego":          "enclave/prover",
 	"github.com/spf13/cobra":              "cmd/lode",
 	"github.com/libp2p/go-libp2p-kad-dht": "node",
+	"gonum.org/v1/plot":                   "bench/report",
 }
 
 // trusted are the rooms whose outside imports are counted by name: what is
