@@ -53,6 +53,7 @@ func newFarEnd(s Shaper) (*farEnd, error) {
 	if err != nil {
 		return nil, err
 	}
+	wide(f.udp)
 	f.wg.Go(f.accept)
 	f.wg.Go(f.echo)
 	return f, nil

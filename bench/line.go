@@ -48,7 +48,7 @@ func (l *line) takes(size int) time.Duration {
 // wait is how long it takes until the buffer has room for size bytes more; what
 // is larger than the buffer waits until that is empty.
 func (l *line) wait(now time.Time, size int) time.Duration {
-	if l.p.Rate <= 0 || l.free.Before(now) { // free is the zero time at first, which no difference can hold
+	if l.p.Rate <= 0 || !l.free.After(now) { // free is the zero time at first, which no difference can hold
 		return 0
 	}
 	return max(0, l.free.Sub(now)-l.takes(max(0, l.p.Buffer-size)))

@@ -154,11 +154,18 @@ type pool struct{ small, middle, large sync.Pool }
 
 // copy returns a copy of b and what gives its memory back.
 func (p *pool) copy(b []byte) ([]byte, func()) {
-	class, size := &p.large, parcel
+	buf, free := p.get(len(b))
+	copy(buf, b)
+	return buf, free
+}
+
+// get returns n bytes, not cleared, and what gives them back.
+func (p *pool) get(n int) ([]byte, func()) {
+	class, size := &p.large, parcel+64 // room for what a device puts before a packet
 	switch {
-	case len(b) <= 2<<10:
+	case n <= 2<<10:
 		class, size = &p.small, 2<<10
-	case len(b) <= 16<<10:
+	case n <= 16<<10:
 		class, size = &p.middle, 16<<10
 	}
 	buf, ok := class.Get().(*[]byte)
@@ -166,5 +173,5 @@ func (p *pool) copy(b []byte) ([]byte, func()) {
 		fresh := make([]byte, size)
 		buf = &fresh
 	}
-	return (*buf)[:copy(*buf, b)], func() { class.Put(buf) }
+	return (*buf)[:n], func() { class.Put(buf) }
 }

@@ -63,6 +63,7 @@ type Shaper interface {
 // A SelfTestResult tells how near a shaper comes to what it is asked for.
 type SelfTestResult struct {
 	Mode     Mode          `json:"mode"`
+	TCP      string        `json:"tcp,omitempty"` // congestion control where the hosts are; "" = not known
 	RTTWant  time.Duration `json:"rtt_want"`
 	RTTGot   time.Duration `json:"rtt_got"` // median
 	RateWant int64         `json:"rate_want"`

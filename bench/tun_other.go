@@ -8,3 +8,6 @@ import "errors"
 func newTUN() (Shaper, error) {
 	return nil, errors.New("bench: the tun shaper needs Linux")
 }
+
+// congestion is not known.
+func congestion() string { return "" }
