@@ -3,7 +3,7 @@ export CGO_ENABLED ?= 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 30s
 
-.PHONY: build test check race fuzz demo run bench vuln clean
+.PHONY: build test check race fuzz demo run bench bench-retrieval vuln clean
 
 build: ## bin/lode and bin/prover
 	go build -o bin/ ./cmd/...
@@ -33,6 +33,9 @@ run: build ## the same, left running until Ctrl-C
 
 bench: ## benchmarks of every room
 	go test -run '^$$' -bench . -benchmem ./...
+
+bench-retrieval: build ## retrieval against the stock, report in bin/bench; QUICK=1: four minutes in place of 45; KUBO=, RAINBOW=: paths of daemons
+	bin/lode bench retrieval $(if $(QUICK),--quick) --out $(or $(OUT),bin/bench) $(ARGS)
 
 vuln: ## known vulnerabilities, where the database can be reached
 	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...

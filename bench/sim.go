@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -42,6 +43,9 @@ type SimConfig struct {
 	Rankers   []string           `json:"rankers"`    // [all]
 }
 
+// ErrSimConfig is what Simulate returns, wrapped, of a config that makes no world.
+var ErrSimConfig = errors.New("simulation")
+
 func (c *SimConfig) fill() error {
 	set := func(v *int, to int) {
 		if *v == 0 {
@@ -73,25 +77,25 @@ func (c *SimConfig) fill() error {
 	}
 	for _, r := range c.Rankers {
 		if !slices.Contains(all, r) {
-			return fmt.Errorf("simulation: no ranker %q, there are %v", r, all)
+			return fmt.Errorf("%w: no ranker %q, there are %v", ErrSimConfig, r, all)
 		}
 	}
 	sum := 0.0
 	for _, kind := range slices.Sorted(maps.Keys(c.Shares)) {
 		if s := c.Shares[kind]; !slices.Contains(simBad, kind) || !(s >= 0) {
-			return fmt.Errorf("simulation: share %v of %q holders; there are %v", s, kind, simBad)
+			return fmt.Errorf("%w: share %v of %q holders; there are %v", ErrSimConfig, s, kind, simBad)
 		}
 		sum += c.Shares[kind]
 	}
 	switch {
 	case sum > 1:
-		return fmt.Errorf("simulation: shares of holders add up to %v", sum)
+		return fmt.Errorf("%w: shares of holders add up to %v", ErrSimConfig, sum)
 	case c.Holders < 1 || c.Readers < 1 || c.Objects < 1 || c.Copies < 1 || c.Requests < 1 || c.Runs < 1 || c.Block < 1 || c.PerSecond < 0 || c.Skew < 0:
-		return fmt.Errorf("simulation: a count below one: %+v", *c)
+		return fmt.Errorf("%w: a count below one: %+v", ErrSimConfig, *c)
 	case c.Copies > c.Holders:
-		return fmt.Errorf("simulation: %d copies with %d holders", c.Copies, c.Holders)
+		return fmt.Errorf("%w: %d copies with %d holders", ErrSimConfig, c.Copies, c.Holders)
 	case c.Holders > 100_000 || c.Readers > 10_000 || c.Objects > 1_000_000 || c.Requests > 100_000_000:
-		return fmt.Errorf("simulation: too large for the memory of a machine: %+v", *c)
+		return fmt.Errorf("%w: too large for the memory of a machine: %+v", ErrSimConfig, *c)
 	}
 	return nil
 }
