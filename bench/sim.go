@@ -38,6 +38,7 @@ type SimConfig struct {
 	Requests  int                `json:"requests"`   // in all [60000]
 	PerSecond float64            `json:"per_second"` // requests, of all readers; they arrive whether earlier ones are done or not [300]
 	Skew      float64            `json:"skew"`       // exponent of Zipf's law for objects [0.9]
+	Dials     int                `json:"dials"`      // holders that a reader tries to be connected to for an object; the best connected one is asked [3]
 	Block     int                `json:"block"`      // bytes of the first block, which is what is asked for [256 KiB]
 	Shares    map[string]float64 `json:"shares"`     // of holders by behaviour, the rest honest [free-riding 0.1, slow 0.1, lying 0.05, dying 0.05]; empty and not nil = all honest
 	Rankers   []string           `json:"rankers"`    // [all]
@@ -58,6 +59,7 @@ func (c *SimConfig) fill() error {
 	set(&c.Objects, 5000)
 	set(&c.Copies, 6)
 	set(&c.Requests, 60_000)
+	set(&c.Dials, 3)
 	set(&c.Block, 256<<10)
 	if c.Seed == 0 {
 		c.Seed = 1
@@ -90,7 +92,7 @@ func (c *SimConfig) fill() error {
 	switch {
 	case sum > 1:
 		return fmt.Errorf("%w: shares of holders add up to %v", ErrSimConfig, sum)
-	case c.Holders < 1 || c.Readers < 1 || c.Objects < 1 || c.Copies < 1 || c.Requests < 1 || c.Runs < 1 || c.Block < 1 || c.PerSecond < 0 || c.Skew < 0:
+	case c.Holders < 1 || c.Readers < 1 || c.Objects < 1 || c.Copies < 1 || c.Requests < 1 || c.Runs < 1 || c.Block < 1 || c.Dials < 1 || c.PerSecond < 0 || c.Skew < 0:
 		return fmt.Errorf("%w: a count below one: %+v", ErrSimConfig, *c)
 	case c.Copies > c.Holders:
 		return fmt.Errorf("%w: %d copies with %d holders", ErrSimConfig, c.Copies, c.Holders)
@@ -139,8 +141,8 @@ type SimFigure struct {
 
 // Simulate plays the same requests in the same worlds in virtual time, once for
 // each ranker. Whom to ask is all that differs between ours, random, lassie and
-// oracle: one holder at a time, the next at once after a refusal and after a
-// second of silence. Windows, hedges and stall limits of the real exchange are
+// oracle: the best three are dialled, the best of those connected is asked, the
+// next at once after a refusal and after a second of silence. Windows, hedges and stall limits of the real exchange are
 // measured by Run, over real links. The stock client plays by rules of its own,
 // but is told the holders for nothing. It ends early, with ctx's error, when ctx
 // does.

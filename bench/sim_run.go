@@ -3,6 +3,7 @@ package bench
 import (
 	"container/heap"
 	"context"
+	"slices"
 
 	"github.com/lode-node/lode/credit"
 )
@@ -10,7 +11,7 @@ import (
 // Times of the simulated reader, µs.
 const (
 	simLimit   = 1_000_000  // silence after which the next is asked
-	simConnect = 1_000_000  // more than that, where a connection comes first
+	simConnect = 2_000_000  // after which a connection has failed
 	simHope    = 10_000_000 // for one that was given up on, once nobody else is left
 	simDisk    = 2_000      // of an honest holder, before it knows what it has
 	simDials   = 3          // round trips of a new connection
@@ -28,6 +29,7 @@ type simRun struct {
 	now    int64     // µs
 	events simEvents
 	seq    uint64
+	dials  int       // holders in reach of a choice
 	lines  []simLine // the uplinks of the holders
 	up     []bool    // connected, by reader and holder
 	asked  []bool    // ever, likewise
@@ -37,6 +39,9 @@ type simRun struct {
 func simulate(ctx context.Context, w *simWorld, ranker string) (*simTally, error) {
 	pairs := len(w.readers) * len(w.holders)
 	s := &simRun{simTally: &simTally{}, w: w, lines: make([]simLine, len(w.holders)), up: make([]bool, pairs), asked: make([]bool, pairs)}
+	if s.dials = w.cfg.Dials; ranker == Oracle {
+		s.dials = 1 // it knows how long a connection takes
+	}
 	if ranker == First {
 		s.stock = newSimStock(s)
 	} else {
@@ -104,7 +109,8 @@ type simFetch struct {
 // tenth is the part of the run that a request belongs to.
 func (s *simRun) tenth(f *simFetch) int { return f.n * simTenths / len(s.w.requests) }
 
-// ask asks the next holder for the block.
+// ask asks the best of the holders left that are in reach: of the first few, the
+// first that is connected; if none is, the first to get connected.
 func (s *simRun) ask(f *simFetch) {
 	if len(f.order) == 0 {
 		if f.hopes == 0 {
@@ -114,8 +120,42 @@ func (s *simRun) ask(f *simFetch) {
 		s.after(simHope, func() { s.finish(f, -1) })
 		return
 	}
-	h := f.order[0]
-	f.order = f.order[1:]
+	few := slices.Clone(f.order[:min(s.dials, len(f.order))])
+	chosen := false
+	choose := func(h int) {
+		if chosen || f.done {
+			return
+		}
+		chosen = true
+		f.order = slices.DeleteFunc(f.order, func(o int) bool { return o == h })
+		s.want(f, h)
+	}
+	for _, h := range few {
+		if s.up[s.pair(f.reader, h)] {
+			choose(h)
+		}
+	}
+	for _, h := range few {
+		if !s.up[s.pair(f.reader, h)] {
+			s.dial(f.reader, h, func() { choose(h) })
+		}
+	}
+	s.after(simConnect, func() {
+		for _, h := range few {
+			if !s.up[s.pair(f.reader, h)] {
+				s.book(f.reader, h, credit.Event{Kind: credit.Failed})
+			}
+		}
+		if !chosen && !f.done {
+			chosen = true
+			f.order = slices.DeleteFunc(f.order, func(o int) bool { return slices.Contains(few, o) })
+			s.ask(f)
+		}
+	})
+}
+
+// want asks h for the block, and the next after a refusal or silence.
+func (s *simRun) want(f *simFetch, h int) {
 	f.hopes++
 	s.count(f, h)
 	s.messages++
@@ -127,38 +167,26 @@ func (s *simRun) ask(f *simFetch) {
 		}
 		booked = true
 		s.book(f.reader, h, ev)
-		if ev.Kind != credit.Served {
-			if ev.Kind != credit.Timeout && ev.Kind != credit.Failed {
-				f.hopes--
-			}
-			s.ask(f)
+		if ev.Kind == credit.Served {
+			return
 		}
-	}
-	limit := int64(simLimit)
-	connected := s.up[s.pair(f.reader, h)]
-	if !connected {
-		limit += simConnect
-	}
-	s.after(limit, func() {
-		if s.up[s.pair(f.reader, h)] {
-			book(credit.Event{Kind: credit.Timeout, TTFB: simLimit})
-		} else {
-			book(credit.Event{Kind: credit.Failed})
+		if ev.Kind != credit.Timeout {
+			f.hopes--
 		}
-	})
-	s.dial(f.reader, h, func() {
-		sent := s.now
-		s.deliver(f, h, func(a simAnswer, idle int64) {
-			switch a {
-			case simServes:
-				book(credit.Event{Kind: credit.Served, Bytes: uint64(s.w.cfg.Block), TTFB: uint64(idle - sent), Rate: uint64(s.w.holders[h].rate)})
-				s.finish(f, h)
-			case simCorrupts:
-				book(credit.Event{Kind: credit.Corrupt})
-			default:
-				book(credit.Event{Kind: credit.DontHave})
-			}
-		})
+		s.ask(f)
+	}
+	s.after(simLimit, func() { book(credit.Event{Kind: credit.Timeout, TTFB: simLimit}) })
+	sent := s.now
+	s.deliver(f, h, func(a simAnswer, idle int64) {
+		switch a {
+		case simServes:
+			book(credit.Event{Kind: credit.Served, Bytes: uint64(s.w.cfg.Block), TTFB: uint64(idle - sent), Rate: uint64(s.w.holders[h].rate)})
+			s.finish(f, h)
+		case simCorrupts:
+			book(credit.Event{Kind: credit.Corrupt})
+		default:
+			book(credit.Event{Kind: credit.DontHave})
+		}
 	})
 }
 

@@ -24,7 +24,7 @@ func newSimPage(r bench.SimReport) simPage {
 	p := simPage{Title: "Simulation of rankers", Facts: []facts{
 		{"World", [][2]string{
 			{"worlds", strconv.Itoa(c.Runs)}, {"seed of the first", strconv.FormatUint(c.Seed, 10)}, {"holders", strconv.Itoa(c.Holders)},
-			{"readers", strconv.Itoa(c.Readers)}, {"objects", strconv.Itoa(c.Objects)}, {"copies of each", strconv.Itoa(c.Copies)},
+			{"readers", strconv.Itoa(c.Readers)}, {"objects", strconv.Itoa(c.Objects)}, {"copies of each", strconv.Itoa(c.Copies)}, {"dialled at once", strconv.Itoa(c.Dials)},
 		}},
 		{"Requests", [][2]string{
 			{"in all", strconv.Itoa(c.Requests)}, {"a second", number(c.PerSecond)}, {"exponent of Zipf's law", number(c.Skew)}, {"first block", size(c.Block)},

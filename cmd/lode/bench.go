@@ -249,6 +249,7 @@ seed. It takes about a minute.`,
 	f.IntVar(&cfg.Readers, "readers", 0, "readers (default 60)")
 	f.IntVar(&cfg.Objects, "objects", 0, "objects (default 5000)")
 	f.IntVar(&cfg.Copies, "copies", 0, "holders of each object (default 6)")
+	f.IntVar(&cfg.Dials, "dials", 0, "holders dialled at once; the best connected one is asked (default 3)")
 	f.IntVar(&cfg.Requests, "requests", 0, "requests in all (default 60000)")
 	f.Float64Var(&cfg.PerSecond, "per-second", 0, "requests a second (default 300)")
 	f.Float64Var(&bad, "bad", 0.3, "share of bad holders")
