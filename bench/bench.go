@@ -88,7 +88,9 @@ type Cell struct {
 //	cpu_MBps             bytes of content per CPU-second, 10^6
 //	allocs_per_GiB       objects allocated
 //	peak_mem_MiB         heap above what was in use before
-//	fail_ms              until an error said why
+//	fail_ms              until a fetch of what is missing ended
+//	reasoned             1 if its error said why
+//	request_ms           of whole requests, where a workload has many; p50, _p95 and _p99
 //	timeout              1 if the limit of the cell ended it
 type Sample struct {
 	Cell   string             `json:"cell"`

@@ -21,7 +21,8 @@ type meter struct {
 	start time.Time
 	first time.Duration   // from start to the first block
 	waits []time.Duration // of each block
-	bytes uint64          // of blocks received
+	seen  *cid.Set        // blocks received
+	bytes uint64          // of them, each once
 	at    uint64          // bytes at which then is called, once
 	then  func()
 }
@@ -30,7 +31,7 @@ type meter struct {
 func (m *meter) reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.start, m.first, m.waits, m.bytes = time.Now(), 0, nil, 0
+	m.start, m.first, m.waits, m.seen, m.bytes = time.Now(), 0, nil, cid.NewSet(), 0
 }
 
 func (m *meter) got(b blocks.Block, asked time.Time) {
@@ -40,7 +41,9 @@ func (m *meter) got(b blocks.Block, asked time.Time) {
 		m.first = now.Sub(m.start)
 	}
 	m.waits = append(m.waits, now.Sub(asked))
-	m.bytes += uint64(len(b.RawData()))
+	if m.seen.Visit(b.Cid()) {
+		m.bytes += uint64(len(b.RawData()))
+	}
 	var then func()
 	if m.then != nil && m.bytes >= m.at {
 		then, m.then = m.then, nil

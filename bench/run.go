@@ -32,6 +32,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	for _, r := range rep.Ratios {
 		fmt.Fprintln(cfg.Out, r)
 	}
+	fmt.Fprintf(cfg.Out, "LOAD by others: median %.2f cores\n", Median(rep.Load))
 	for _, why := range rep.Why {
 		fmt.Fprintln(cfg.Out, "UNTRUSTED", why)
 	}
@@ -137,7 +138,7 @@ func (rep *Report) cell(ctx context.Context, cfg Config, shaper Shaper, c Cell) 
 func (s Sample) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "RUN %s %s %d", s.Cell, s.Client, s.Round)
-	for _, k := range []string{"ttfblk_ms", "ttfb_ms", "ttfb_ms_p95", "total_ms", "fail_ms", "goodput_MBps", "block_p99_ms", "extra_bytes_pct", "messages_per_block", "peers_asked", "hedges", "cpu_MBps", "timeout"} {
+	for _, k := range []string{"ttfblk_ms", "ttfb_ms", "ttfb_ms_p95", "total_ms", "fail_ms", "reasoned", "goodput_MBps", "block_p99_ms", "extra_bytes_pct", "messages_per_block", "peers_asked", "hedges", "cpu_MBps", "timeout"} {
 		if v, ok := s.Values[k]; ok {
 			fmt.Fprintf(&b, " %s %.4g", k, v)
 		}

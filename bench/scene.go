@@ -278,7 +278,10 @@ func (sc *scene) measure(ctx context.Context, f *fetcher, t *tap, sd *side, ours
 	}
 	v["total_ms"] = ms(total)
 	if sc.cell.Workload == Missing || sc.cell.Workload == Gone {
-		v["fail_ms"] = ms(total)
+		v["fail_ms"], v["reasoned"] = ms(total), 0
+		if f.why != "" {
+			v["reasoned"] = 1
+		}
 		return u.others
 	}
 	v["ttfblk_ms"] = ms(f.meter.first)
@@ -294,7 +297,7 @@ func (sc *scene) measure(ctx context.Context, f *fetcher, t *tap, sd *side, ours
 	}
 	v["block_p99_ms"] = ms(percentile(f.meter.waits, 0.99))
 	u.into(v, got, total)
-	blocks := float64(max(1, len(f.meter.waits)))
+	blocks := float64(max(1, f.meter.seen.Len()))
 	if f.meter.bytes > 0 {
 		v["extra_bytes_pct"] = 100 * (float64(after.in-before.in)/float64(f.meter.bytes) - 1)
 	}

@@ -57,6 +57,7 @@ type fetcher struct {
 	mu    sync.Mutex // guards the fields below
 	first []time.Duration
 	whole []time.Duration // of requests
+	why   string          // that content is missing
 	bytes int64
 }
 
@@ -173,8 +174,9 @@ func (f *fetcher) website(ctx context.Context, root cid.Cid) error {
 	return g.Wait()
 }
 
-// video plays three segments, jumps, plays three, jumps back, plays three. A
-// jump is a new request for a range, as a player makes it.
+// video plays three segments from the start and after each of three jumps. A
+// jump is a new request for a range, as a player makes it: first bytes are those
+// after a jump, requests are segments.
 func (f *fetcher) video(ctx context.Context, root cid.Cid) error {
 	size := int64(f.on.size)
 	for _, at := range []int64{0, size * 6 / 10, size * 2 / 10, size * 8 / 10} {
@@ -186,9 +188,12 @@ func (f *fetcher) video(ctx context.Context, root cid.Cid) error {
 		if _, err := r.Seek(at, io.SeekStart); err != nil {
 			return errors.Join(err, r.Close())
 		}
-		for range 3 {
+		for i := range 3 {
 			if err := f.drain(r, min(segment, size-at), start); err != nil {
 				return errors.Join(err, r.Close())
+			}
+			if i > 0 {
+				f.first = f.first[:len(f.first)-1]
 			}
 			start = time.Now()
 		}
@@ -217,13 +222,13 @@ func (f *fetcher) zipf(ctx context.Context) error {
 		for weights[i] < x {
 			i++
 		}
-		root := f.on.roots[i]
+		root, at := f.on.roots[i], due
 		select {
-		case <-time.After(time.Until(due)):
+		case <-time.After(time.Until(at)):
 		case <-ctx.Done():
 			return g.Wait()
 		}
-		g.Go(func() error { return f.cat(ctx, root, due) })
+		g.Go(func() error { return f.cat(ctx, root, at) })
 	}
 	return g.Wait()
 }
@@ -238,7 +243,8 @@ func (f *fetcher) cold(ctx context.Context) error {
 	return g.Wait()
 }
 
-// missing asks for what nobody has, and wants an error that says why.
+// missing asks for what nobody has, and wants an error that says why: more than
+// that time is up.
 func (f *fetcher) missing(ctx context.Context, c Cell) error {
 	nd := merkledag.NewRawNode(random(f.seed, 1<<40, 1<<10))
 	root := nd.Cid()
@@ -253,6 +259,9 @@ func (f *fetcher) missing(ctx context.Context, c Cell) error {
 	}
 	if !ipld.IsNotFound(err) && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("bench: missing content: %w", err)
+	}
+	if err.Error() != context.DeadlineExceeded.Error() {
+		f.why = err.Error()
 	}
 	return nil
 }
