@@ -119,6 +119,9 @@ func newPage(r bench.Report) page {
 
 // markOf says whether a ratio is on the good side of one, with all its interval.
 func markOf(x bench.Ratio) (string, color.Color) {
+	if x.Lo == x.Hi { // one round tells nothing
+		return "open", grey
+	}
 	good, bad := x.Lo > 1, x.Hi < 1
 	if x.LowerIsBetter() {
 		good, bad = bad, good
@@ -143,7 +146,7 @@ func pairs(m map[string]string) [][2]string {
 func shaper(s bench.SelfTestResult) [][2]string {
 	out := [][2]string{
 		{"mode", string(s.Mode)},
-		{"round trip", fmt.Sprintf("%v, asked for %v", s.RTTGot, s.RTTWant)},
+		{"round trip", fmt.Sprintf("%v, asked for %v", s.RTTGot.Round(10*time.Microsecond), s.RTTWant)},
 		{"rate", fmt.Sprintf("%.4g Mbit/s, asked for %.4g", float64(s.RateGot)/1e6, float64(s.RateWant)/1e6)},
 		{"loss", fmt.Sprintf("%.3g %%, asked for %.3g %%", float64(s.LossGot)/1e4, float64(s.LossWant)/1e4)},
 	}
@@ -208,7 +211,11 @@ func newCell(r bench.Report, c bench.Cell) cell {
 // describe says in a line what a cell measures.
 func describe(c bench.Cell) string {
 	s := fmt.Sprintf("%s, %s in chunks of %s at most", c.Workload, size(c.Size), size(c.Chunk))
-	s += fmt.Sprintf("; %d rounds", c.Rounds)
+	if c.Rounds == 1 {
+		s += "; one round"
+	} else {
+		s += fmt.Sprintf("; %d rounds", c.Rounds)
+	}
 	if c.Connected {
 		s += "; connected before the clock starts"
 	}

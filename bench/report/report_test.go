@@ -41,7 +41,9 @@ func full() bench.Report {
 	for i, name := range []string{"first-block-cold", "liar-vs-clean", "nothing-measured", "total:four-1M", hostile} {
 		r.Ratios = append(r.Ratios, bench.Ratio{Name: name, Value: 1.5 + float64(i), Lo: 1.25 + float64(i), Hi: 1.75 + float64(i), Ours: 10, Yardstick: 15 + 10*float64(i), Unit: "ms", Cell: "four-1M"})
 	}
+	r.Ratios[1].Ours, r.Ratios[1].Yardstick = 25, 10 // ours ÷ ours, times
 	r.Ratios[2].Value, r.Ratios[2].Lo, r.Ratios[2].Hi = 0, 0, 0
+	r.Ratios[3].Lo, r.Ratios[3].Hi = r.Ratios[3].Value, r.Ratios[3].Value // measured once
 	return r
 }
 
@@ -104,6 +106,11 @@ func TestPageHasEverything(t *testing.T) {
 		"goodput_MBps 40.25, total_ms 1600", "41.5 [40.25, 42.75]", "64 MiB in chunks of 1 MiB at most", "liar holder", "beside 3 that ask and never read", "down 100 Mbit/s, loss 0.1 %", "lower is better", "higher is better"} {
 		if !strings.Contains(words, want) {
 			t.Errorf("no %q on the page", want)
+		}
+	}
+	for mark, want := range map[string]int{"good": 2, "bad": 1, "open": 2} {
+		if n := bytes.Count(b.Bytes(), []byte(`class="n `+mark+`"`)); n != want {
+			t.Errorf("%d ratios are marked %s, want %d", n, mark, want)
 		}
 	}
 	if strings.Contains(words, "UNTRUSTED") || strings.Contains(words, "failed its self-test") {
