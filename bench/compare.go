@@ -149,7 +149,7 @@ func apart(a, b spread) bool {
 func goalOf(metric string) goal {
 	metric = strings.TrimSuffix(strings.TrimSuffix(metric, "_p95"), "_p99")
 	switch metric {
-	case "goodput_MBps", "cpu_MBps", "first_choice_pct":
+	case "goodput_MBps", "cpu_MBps", "first_choice_pct", "reasoned":
 		return higher
 	case "peers_asked", "hedges", "messages_per_block":
 		return neither
