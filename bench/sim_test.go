@@ -127,6 +127,48 @@ func TestTheOracleIsTheLimit(t *testing.T) {
 	}
 }
 
+// TestTheLineAgainstItsTwin: many requests of one holder wait for each other as
+// in a line with one counter, which takes no simulation.
+func TestTheLineAgainstItsTwin(t *testing.T) {
+	waited := false
+	for seed := range uint64(12) {
+		c := bench.SimConfig{Seed: seed + 1, Runs: 1, Holders: 1, Copies: 1, Readers: 1, Objects: 3, Requests: 400, PerSecond: 12, Shares: map[string]float64{}, Rankers: []string{bench.Random}}
+		want, err := bench.LineTwin(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, by := play(t, c)
+		for figure, q := range map[string]float64{"ttfblk_ms": 0.5, "ttfblk_ms_p95": 0.95, "ttfblk_ms_p99": 0.99} {
+			if got, want := by[bench.Random][figure].Median, bench.Quantile(want, q); got != want {
+				t.Errorf("seed %d: %s: got %v, want %v", c.Seed, figure, got, want)
+			}
+		}
+		waited = waited || bench.Quantile(want, 0.95) > 2*bench.Quantile(want, 0.05)
+	}
+	if !waited {
+		t.Error("nobody ever waited: the test shows nothing")
+	}
+}
+
+// TestCreditLearns: whom not to ask, which chance cannot, and better than the
+// published formula, which forgets half of what it knew with each request.
+func TestCreditLearns(t *testing.T) {
+	c := small()
+	c.Requests = 5000
+	rep, by := play(t, c)
+	if got, chance := by[bench.Ours]["bad_first_pct"].Median, by[bench.Random]["bad_first_pct"].Median; got > chance/2 {
+		t.Errorf("asks bad holders first in %.1f %% of the requests, by chance in %.1f %%", got, chance)
+	}
+	if got, other := by[bench.Ours]["bad_first_pct"].Median, by[bench.Lassie]["bad_first_pct"].Median; got > other {
+		t.Errorf("asks bad holders first in %.1f %% of the requests, Lassie in %.1f %%", got, other)
+	}
+	for _, row := range rep.Rows {
+		if row.Ranker == bench.Ours && row.Learning[9] <= row.Learning[0] {
+			t.Errorf("first choices get no better: %.1f", row.Learning)
+		}
+	}
+}
+
 func TestSimulationRefuses(t *testing.T) {
 	for name, change := range map[string]func(*bench.SimConfig){
 		"no ranker \"best\"":  func(c *bench.SimConfig) { c.Rankers = []string{"best"} },
