@@ -87,10 +87,10 @@ func quick() []Cell {
 	cat.Workload = Cat
 	cells := []Cell{
 		block(cellBlock32K, 32*kib, true, 9),
-		block(cellBlock1M, mib, true, 7),
+		block(cellBlock1M, mib, true, 5),
 		block(cellCold, 32*kib, false, 5),
-		file(cellOne256K, 64*mib, 256*kib, alike(1, far), 3, Lode, Stock, Raw),
-		file(cellOne1M, 32*mib, mib, alike(1, far), 3, Lode, Stock, Raw),
+		file(cellOne256K, 32*mib, 256*kib, alike(1, far), 3, Lode, Stock, Raw),
+		file(cellOne1M, 16*mib, mib, alike(1, far), 3, Lode, Stock, Raw),
 		file(cellFour1M, 64*mib, mib, alike(4, far), 3, Lode, LodeWild, Stock),
 		cat,
 		file(cellClean, 64*mib, 256*kib, alike(4, near), 5, Lode, Stock),
@@ -105,7 +105,21 @@ func quick() []Cell {
 		c.Readers, c.Limit = n, 20
 		cells = append(cells, c)
 	}
-	return append(cells, file(cellLoopback, 128*mib, 256*kib, alike(1, Link{}), 5, Lode, Stock, SHA256))
+	return append(cells, file(cellLoopback, 64*mib, 256*kib, alike(1, Link{}), 5, Lode, Stock, SHA256))
+}
+
+// controls are cells of the quick set in which stock alone shows if the machine
+// and the bench are up to their work.
+func controls() []Cell {
+	rounds := map[string]int{cellBlock32K: 3, cellBlock1M: 3, cellCold: 1, cellOne256K: 1, cellOne1M: 1, cellFour1M: 2}
+	var cells []Cell
+	for _, c := range quick() {
+		if n := rounds[c.Name]; n > 0 {
+			c.Name, c.Rounds, c.Clients = "control-"+c.Name, n, []string{Stock}
+			cells = append(cells, c)
+		}
+	}
+	return cells
 }
 
 // Cells returns the named cells of a set, in the order in which they run. An
@@ -123,11 +137,11 @@ func Cells(set string) []Cell {
 			case strings.HasPrefix(c.Name, "bad-"):
 				cells[i].Clients = []string{Lode}
 			case c.Name == cellReaders8:
-				cells[i].Clients, cells[i].Rounds, cells[i].Limit = []string{Lode}, 2, 10
+				cells[i].Clients, cells[i].Rounds, cells[i].Limit = []string{Lode}, 2, 5
 			case c.Name == cellFour1M:
 				cells[i].Clients = both
 			case c.Name == cellCatFour:
-				cells[i].Rounds = 2
+				cells[i].Clients = []string{Lode}
 			}
 		}
 		return cells

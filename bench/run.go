@@ -20,6 +20,9 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		return Report{}, err
 	}
 	rep := Report{Started: time.Now().UTC(), Set: cfg.Set, Machine: machine(), Versions: versions(), Seed: cfg.Seed, Yardsticks: yardsticks(), Cells: cells}
+	if err := rep.control(ctx, cfg); err != nil {
+		return rep, err
+	}
 	shaper, err := OpenShaper(ctx, cfg.Shaper)
 	if err != nil {
 		return rep, err
@@ -88,6 +91,29 @@ func (c *Config) fill() ([]Cell, error) {
 	return cells, nil
 }
 
+// control runs the stock client where it is known what it reaches: through
+// links that delay and have no slow start. Of the Tiny set nothing is known.
+func (rep *Report) control(ctx context.Context, cfg Config) (err error) {
+	if cfg.Set == Tiny {
+		return nil
+	}
+	relay, err := OpenShaper(ctx, Relay)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, relay.Close()) }()
+	for _, c := range controls() {
+		if !slices.ContainsFunc(rep.Cells, func(x Cell) bool { return "control-"+x.Name == c.Name && slices.Contains(x.Clients, Stock) }) {
+			continue
+		}
+		rep.Cells = append(rep.Cells, c)
+		if err := rep.cell(ctx, cfg, relay, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (rep *Report) run(ctx context.Context, cfg Config, shaper Shaper) (err error) {
 	if rep.Shaper, err = SelfTest(ctx, shaper); err != nil {
 		return fmt.Errorf("bench: shaper: %w", err)
@@ -96,6 +122,9 @@ func (rep *Report) run(ctx context.Context, cfg Config, shaper Shaper) (err erro
 		return fmt.Errorf("bench: shaper %s fails its test: %s", rep.Shaper.Mode, rep.Shaper.Why)
 	}
 	for _, c := range rep.Cells {
+		if strings.HasPrefix(c.Name, "control-") {
+			continue
+		}
 		if err := rep.cell(ctx, cfg, shaper, c); err != nil {
 			return err
 		}
@@ -108,6 +137,9 @@ func (rep *Report) cell(ctx context.Context, cfg Config, shaper Shaper, c Cell) 
 	on, err := makeContent(ctx, c, cfg.Seed)
 	if err != nil {
 		return err
+	}
+	if !slices.ContainsFunc(c.Holders, func(h HolderSpec) bool { return h.Link != Link{} || h.Bad == Brownout }) {
+		shaper = none{} // whose CPU-seconds are not those of a shaper
 	}
 	sc, err := newScene(ctx, c, shaper, on, cfg.Seed, c.Clients)
 	if err != nil {

@@ -2,6 +2,8 @@ package bench
 
 import (
 	"context"
+	"math"
+	"net/netip"
 	"strings"
 	"sync"
 
@@ -10,16 +12,23 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
 // newHost starts a host that listens at the addresses given. All hosts of a
 // bench are alike: TCP, noise and yamux as libp2p sets them, as in the reference.
 func newHost(listen ...ma.Multiaddr) (host.Host, error) {
+	rm, err := unlimited()
+	if err != nil {
+		return nil, err
+	}
 	opts := []libp2p.Option{
+		libp2p.ResourceManager(rm),
 		libp2p.DisableMetrics(), libp2p.DisableRelay(),
 		libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 	}
@@ -27,6 +36,18 @@ func newHost(listen ...ma.Multiaddr) (host.Host, error) {
 		return libp2p.New(append(opts, libp2p.NoListenAddrs)...)
 	}
 	return libp2p.New(append(opts, libp2p.ListenAddrs(listen...))...)
+}
+
+// unlimited returns libp2p's default resource manager, but that it takes all
+// peers of the emulated network for one another's neighbours: they share an
+// address, as they do on loopback, for which libp2p makes the same exception.
+func unlimited() (network.ResourceManager, error) {
+	limits := rcmgr.DefaultLimits
+	libp2p.SetDefaultServiceLimits(&limits)
+	all := netip.MustParsePrefix("0.0.0.0/0")
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits.AutoScale()), rcmgr.WithMetricsDisabled(),
+		rcmgr.WithNetworkPrefixLimit([]rcmgr.NetworkPrefixLimit{{Network: all, ConnCount: math.MaxInt}}, nil),
+		rcmgr.WithConnRateLimiters(&rate.Limiter{}))
 }
 
 // A tap is a host that counts what Bitswap says and hears on it.
