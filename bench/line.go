@@ -25,12 +25,19 @@ type line struct {
 // Buffer's default is made.
 func newLine(p Pipe, rtt time.Duration, seed, way uint64) *line {
 	l := &line{rng: rand.New(rand.NewPCG(seed, way))}
-	l.set(p, rtt)
+	l.set(time.Time{}, p, rtt)
 	return l
 }
 
-// set changes the pipe for what is put in from now on.
-func (l *line) set(p Pipe, rtt time.Duration) {
+// set changes the pipe for what is put in from now on. What waits comes out when
+// it was to, but if the new rate is greater, what follows waits no longer than
+// it lets that take.
+func (l *line) set(now time.Time, p Pipe, rtt time.Duration) {
+	if behind := l.free.Sub(now); l.free.After(now) && p.Rate > l.p.Rate {
+		l.free = now.Add(time.Duration(float64(behind) * float64(l.p.Rate) / float64(p.Rate)))
+	} else if p.Rate <= 0 {
+		l.free = now
+	}
 	if p.Buffer == 0 {
 		p.Buffer = max(256<<10, int(float64(p.Rate)/8*rtt.Seconds()))
 	}

@@ -161,6 +161,21 @@ func TestCircuitMakesStreamsWaitAndChangesMidRun(t *testing.T) {
 	})
 }
 
+func TestLineRecoversFromABrownout(t *testing.T) {
+	start := time.Unix(0, 0)
+	for _, c := range []struct {
+		rate int64
+		want time.Duration
+	}{{8e6, 21 * milli}, {80e6, 2100 * time.Microsecond}, {0, 0}, {800e3, 30 * milli}} {
+		l := newLine(Pipe{Rate: 8e6}, 0, 1, up)
+		l.stream(start, 20_000, 0) // 20 ms
+		l.set(start, Pipe{Rate: c.rate}, 0)
+		if got := l.stream(start, 1000, 0).Sub(start); got != c.want {
+			t.Errorf("behind 20 ms, at %d bit/s: out after %v, want %v", c.rate, got, c.want)
+		}
+	}
+}
+
 func TestClockKeepsOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClock(newTimer())

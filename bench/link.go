@@ -43,8 +43,9 @@ func (c *circuit) set(l Link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.rtt = l.RTT()
-	c.lines[up].set(l.Up, c.rtt)
-	c.lines[down].set(l.Down, c.rtt)
+	now := time.Now()
+	c.lines[up].set(now, l.Up, c.rtt)
+	c.lines[down].set(now, l.Down, c.rtt)
 }
 
 // roundTrip is that of the idle link.
