@@ -89,8 +89,8 @@ func quick() []Cell {
 		block(cellBlock32K, 32*kib, true, 9),
 		block(cellBlock1M, mib, true, 5),
 		block(cellCold, 32*kib, false, 5),
-		file(cellOne256K, 32*mib, 256*kib, alike(1, far), 3, Lode, Stock, Raw),
-		file(cellOne1M, 16*mib, mib, alike(1, far), 3, Lode, Stock, Raw),
+		file(cellOne256K, 64*mib, 256*kib, alike(1, far), 3, Lode, Stock, Raw),
+		file(cellOne1M, 32*mib, mib, alike(1, far), 3, Lode, Stock, Raw),
 		file(cellFour1M, 64*mib, mib, alike(4, far), 3, Lode, LodeWild, Stock),
 		cat,
 		file(cellClean, 64*mib, 256*kib, alike(4, near), 5, Lode, Stock),
@@ -138,6 +138,8 @@ func Cells(set string) []Cell {
 				cells[i].Clients = []string{Lode}
 			case c.Name == cellReaders8:
 				cells[i].Clients, cells[i].Rounds, cells[i].Limit = []string{Lode}, 2, 5
+			case c.Name == cellOne256K, c.Name == cellOne1M: // stock is in the controls
+				cells[i].Clients = []string{Lode, Raw}
 			case c.Name == cellFour1M:
 				cells[i].Clients = both
 			case c.Name == cellCatFour:

@@ -94,7 +94,7 @@ func (c *Config) fill() ([]Cell, error) {
 // control runs the stock client where it is known what it reaches: through
 // links that delay and have no slow start. Of the Tiny set nothing is known.
 func (rep *Report) control(ctx context.Context, cfg Config) (err error) {
-	if cfg.Set == Tiny {
+	if cfg.Set == Tiny || len(cfg.Clients) > 0 && !slices.Contains(cfg.Clients, Stock) {
 		return nil
 	}
 	relay, err := OpenShaper(ctx, Relay)
@@ -103,7 +103,7 @@ func (rep *Report) control(ctx context.Context, cfg Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, relay.Close()) }()
 	for _, c := range controls() {
-		if !slices.ContainsFunc(rep.Cells, func(x Cell) bool { return "control-"+x.Name == c.Name && slices.Contains(x.Clients, Stock) }) {
+		if !slices.ContainsFunc(rep.Cells, func(x Cell) bool { return "control-"+x.Name == c.Name }) {
 			continue
 		}
 		rep.Cells = append(rep.Cells, c)
