@@ -67,6 +67,9 @@ type P2PConfig struct {
 	// AllowPrivate dials private and loopback addresses, on chains that are no
 	// devnets too, and gives them out: for a chain on a private network.
 	AllowPrivate bool `toml:"allow_private"`
+	// ReceiveWindow is how many bytes a peer may send on a fresh stream before it
+	// waits for us, 256 KiB to 16 MiB; 262144 is libp2p's own. See [ReceiveWindow].
+	ReceiveWindow uint64 `toml:"receive_window"`
 }
 
 // CometConfig is the consensus engine.
@@ -142,6 +145,8 @@ func Defaults(i int) Config {
 		P2P: P2PConfig{
 			Listen: []string{"/ip4/127.0.0.1/tcp/" + port(24001), "/ip4/127.0.0.1/udp/" + port(24001) + "/quic-v1"},
 			DHT:    true,
+
+			ReceiveWindow: DefaultWindow,
 		},
 		Comet:   CometConfig{Listen: "127.0.0.1:" + port(24002)},
 		Gateway: GatewayConfig{Listen: "127.0.0.1:" + port(8080), Deadline: Duration(30 * time.Second)},
@@ -217,6 +222,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("keeper.srd_units %d: want at least 0", c.Keeper.SRDUnits)
 	case c.Keeper.FetchTimeout <= 0:
 		return fmt.Errorf("keeper.fetch_timeout %v: want more than 0", time.Duration(c.Keeper.FetchTimeout))
+	case c.P2P.ReceiveWindow < WindowMin || c.P2P.ReceiveWindow > WindowMax:
+		return fmt.Errorf("p2p.receive_window %d: want %d to %d bytes", c.P2P.ReceiveWindow, WindowMin, WindowMax)
 	case c.Gateway.Deadline <= 0:
 		return fmt.Errorf("gateway.deadline %v: want more than 0", time.Duration(c.Gateway.Deadline))
 	}

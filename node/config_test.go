@@ -49,6 +49,7 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		{flag: "keeper.parallel", value: "0", want: "keeper.parallel 0"},
 		{flag: "bitswap.strategy", value: "best", want: "best"},
 		{flag: "gateway.deadline", value: "-1s", want: "negative"},
+		{flag: "p2p.receive_window", value: "1000", want: "p2p.receive_window 1000"},
 		{flag: "cache.disk", value: "-1", want: "number of bytes"},
 	} {
 		path := filepath.Join(t.TempDir(), "lode.toml")

@@ -167,7 +167,7 @@ func (d *Net) Start(ctx context.Context, i int) (err error) {
 		c.Prover = p
 		opened = append(opened, p.Close)
 	}
-	if c.Host, err = openHost(d.Keys[i], []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}, true); err != nil {
+	if c.Host, err = openHost(d.Keys[i], []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}, uint32(c.P2P.ReceiveWindow), true); err != nil {
 		return err
 	}
 	opened = append(opened, c.Host.Close)

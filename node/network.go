@@ -14,23 +14,17 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// streamWindow is how many bytes a peer may send on a fresh stream before it
-// must wait for us. Servers open a stream per block, so the stock 256 KiB cost
-// every larger block a round trip.
-const streamWindow = 4 << 20
-
 // openHost opens a libp2p host that speaks TCP and QUIC and nothing else: no
 // relay, no hole punching, no port mapping. A port in use is an error that
 // names the address. Unless private, it dials and gives out public addresses only.
-func openHost(key crypto.PrivKey, listen []string, private bool) (host.Host, error) {
+// The window is that of [ReceiveWindow].
+func openHost(key crypto.PrivKey, listen []string, window uint32, private bool) (host.Host, error) {
 	var addrs []ma.Multiaddr
 	for _, s := range listen {
 		a, err := ma.NewMultiaddr(s)
@@ -39,18 +33,18 @@ func openHost(key crypto.PrivKey, listen []string, private bool) (host.Host, err
 		}
 		addrs = append(addrs, a)
 	}
-	mux := *yamux.DefaultTransport
-	mux.InitialStreamWindowSize = streamWindow
-	options := []libp2p.Option{
+	windows, err := ReceiveWindow(window)
+	if err != nil {
+		return nil, fmt.Errorf("p2p.receive_window: %w", err)
+	}
+	options := append(windows,
 		libp2p.Identity(key),
 		libp2p.NoListenAddrs,
 		libp2p.Transport(tcp.NewTCPTransport),
-		libp2p.Transport(quic.NewTransport),
-		libp2p.Muxer(yamux.ID, &mux),
 		libp2p.SwarmOpts(swarm.WithDialRanker(nearTCP)),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
-	}
+	)
 	if !private {
 		options = append(options, libp2p.ConnectionGater(publicOnly{}), libp2p.AddrsFactory(publicAddrs))
 	}

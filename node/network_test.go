@@ -27,7 +27,7 @@ func TestNearPeersSpeakTCP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		there, err := openHost(key, c.listen, true)
+		there, err := openHost(key, c.listen, DefaultWindow, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -35,7 +35,7 @@ func TestNearPeersSpeakTCP(t *testing.T) {
 		if key, _, err = newKey(); err != nil {
 			t.Fatal(err)
 		}
-		here, err := openHost(key, []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}, true)
+		here, err := openHost(key, []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}, DefaultWindow, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +129,7 @@ func TestAHostOfAPublicChainKeepsToIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, err := openHost(key, listen, private)
+		h, err := openHost(key, listen, DefaultWindow, private)
 		if err != nil {
 			t.Fatal(err)
 		}

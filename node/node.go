@@ -194,7 +194,7 @@ func (n *Node) openHost() (err error) {
 		return fmt.Errorf("p2p.bootstrap: %w", err)
 	}
 	if n.host = n.c.Host; n.host == nil {
-		if n.host, err = openHost(n.key, n.c.P2P.Listen, n.private()); err != nil {
+		if n.host, err = openHost(n.key, n.c.P2P.Listen, uint32(n.c.P2P.ReceiveWindow), n.private()); err != nil {
 			return err
 		}
 		n.opened = append(n.opened, n.host.Close)

@@ -83,7 +83,7 @@ func NewShare(ctx context.Context, c ShareConfig) (_ *Share, err error) {
 		}
 		blocks = s.disk
 	}
-	if s.host, err = openHost(c.Key, c.Listen, true); err != nil {
+	if s.host, err = openHost(c.Key, c.Listen, DefaultWindow, true); err != nil {
 		return nil, err
 	}
 	var finder routing.ContentDiscovery
