@@ -19,7 +19,8 @@ type AppConfig struct {
 	Logger  *slog.Logger // nil discards
 	Audit   bool         // checks the invariants of spec §9 after each block; a breach panics
 
-	memory vfs.FS // with Dir empty: the file system in memory, so that tests survive a crash
+	quotes quoteCheck // nil: checkQuote; tests play Intel with it
+	memory vfs.FS     // with Dir empty: the file system in memory, so that tests survive a crash
 }
 
 // An App is the chain's state behind ABCI: it checks, executes and commits what
@@ -31,6 +32,7 @@ type App struct {
 	genesis Genesis
 	audit   bool
 	log     *slog.Logger
+	quotes  quoteCheck
 
 	store *store
 	first *overlay // the genesis writes until height 1 is committed
@@ -61,11 +63,14 @@ func OpenApp(c AppConfig) (*App, error) {
 	if c.memory == nil {
 		c.memory = vfs.NewMem()
 	}
+	if c.quotes == nil {
+		c.quotes = checkQuote
+	}
 	st, err := openStore(c.Dir, c.memory, c.Logger)
 	if err != nil {
 		return nil, err
 	}
-	a := &App{genesis: c.Genesis, audit: c.Audit, log: c.Logger, store: st, live: map[*pin]struct{}{}}
+	a := &App{genesis: c.Genesis, audit: c.Audit, log: c.Logger, quotes: c.quotes, store: st, live: map[*pin]struct{}{}}
 	if err := a.resume(); err != nil {
 		return nil, errors.Join(err, st.close())
 	}
@@ -209,7 +214,7 @@ func (a *App) open(r *abci.RequestFinalizeBlock) *state {
 	if a.first != nil {
 		s.block.pairs = a.first.pairs.Clone()
 	}
-	s.time = r.Time.Unix()
+	s.time, s.quotes = r.Time.Unix(), a.quotes
 	copy(s.hash[:], r.Hash)
 	s.chain = identityTable.must(s, identityKey)
 	s.params = paramsTable.must(s, paramsKey)

@@ -30,16 +30,11 @@ type Genesis struct {
 	Validators []GenesisValidator `json:"validators"`
 	Bootstrap  []Bootstrap        `json:"bootstrap,omitempty"`
 
-	// Measurements name the enclaves that may register (spec §3.1). Nothing
-	// reads them before quotes are checked.
-	Measurements []Measurement `json:"measurements,omitempty"`
-}
-
-// A Measurement names a build of the enclave (spec §3.1).
-type Measurement struct {
-	MRENCLAVE mpow.Hash `json:"mrenclave"`
-	MinSVN    uint16    `json:"min_svn"`
-	Expiry    int64     `json:"expiry"` // height from which it can neither register nor report
+	// Measurements name the enclaves that may register, until governance changes
+	// them (spec §3.1).
+	Measurements []mpow.Measurement `json:"measurements,omitempty"`
+	// Policy says which platforms may; nil: mpow.DefaultPolicy.
+	Policy *mpow.Policy `json:"policy,omitempty"`
 }
 
 // A GenesisAccount has Free from the start.
@@ -170,6 +165,30 @@ func (g Genesis) validateClass() error {
 	}
 	if g.Class == ClassMain && len(g.Measurements) == 0 {
 		return fmt.Errorf("genesis: class main needs at least one enclave measurement (spec §3.1)")
+	}
+	return g.validateAttest()
+}
+
+// validateAttest checks what genesis says of enclaves (spec §3.1).
+func (g Genesis) validateAttest() error {
+	if len(g.Measurements) > mpow.MaxMeasurements {
+		return fmt.Errorf("genesis: %d measurements, at most %d", len(g.Measurements), mpow.MaxMeasurements)
+	}
+	seen := map[mpow.Hash]bool{}
+	for _, m := range g.Measurements {
+		if err := m.Check(); err != nil {
+			return fmt.Errorf("genesis: %w", err)
+		}
+		if seen[m.MRENCLAVE] {
+			return fmt.Errorf("genesis: measurement %v stands twice", m.MRENCLAVE)
+		}
+		seen[m.MRENCLAVE] = true
+	}
+	if g.Policy == nil {
+		return nil
+	}
+	if err := g.Policy.Check(); err != nil {
+		return fmt.Errorf("genesis: %w", err)
 	}
 	return nil
 }
@@ -311,6 +330,7 @@ func (s *state) build(g Genesis) []abci.ValidatorUpdate {
 		s.fill(potBonds, v.Bond)
 		all = mustAdd(all, v.Bond)
 	}
+	s.foundAttest(g)
 	mintTable.set(s, mintageKey, mintage{Genesis: all})
 	return s.bondGenesis(g)
 }

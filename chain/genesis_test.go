@@ -78,8 +78,14 @@ func TestGenesisRefusesEachCorruption(t *testing.T) { // spec §1.5, §3.1, §4.
 		}, "measurement"},
 		{"mainnet with one", func(g *Genesis) {
 			g.ChainID, g.Class, g.Params.Mpow.AllowSimulated = "lode-1", ClassMain, false
-			g.Measurements = []Measurement{{MRENCLAVE: mpow.Hash{1}}}
+			g.Measurements = []mpow.Measurement{{MRENCLAVE: mpow.Hash{1}}}
 		}, ""},
+		{"a measurement of nothing", func(g *Genesis) { g.Measurements = []mpow.Measurement{{}} }, "no mrenclave"},
+		{"a measurement twice", func(g *Genesis) {
+			g.Measurements = []mpow.Measurement{{MRENCLAVE: mpow.Hash{1}}, {MRENCLAVE: mpow.Hash{1}}}
+		}, "twice"},
+		{"too many measurements", func(g *Genesis) { g.Measurements = make([]mpow.Measurement, 65) }, "65 measurements"},
+		{"policy", func(g *Genesis) { g.Policy = &mpow.Policy{Statuses: []string{""}} }, "statuses"},
 		{"class", func(g *Genesis) { g.Class = "none" }, `"none"`},
 		{"id too short", func(g *Genesis) { g.ChainID = "d" }, "3 to 50"},
 		{"id with a slash", func(g *Genesis) { g.ChainID = "dev-/" }, "letters"},

@@ -81,13 +81,15 @@ type state struct {
 	time   int64 // block time in Unix seconds: for certificates, never for deadlines (spec §1.1)
 	hash   [32]byte
 
+	quotes quoteCheck // of registrations by hardware
+
 	events  []Event
 	pending []Event // of the message that runs
 }
 
 // newState opens a state above base for the block at height.
 func newState(base source, height int64) *state {
-	return &state{base: base, block: newOverlay(), height: height}
+	return &state{base: base, block: newOverlay(), height: height, quotes: checkQuote}
 }
 
 // slot returns the slot of this block (spec §1.4).

@@ -8,6 +8,8 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/mpow"
 )
 
 // A table is a typed part of the state: prefix and key codec here, values in
@@ -53,6 +55,16 @@ var (
 				return 0, nil, fmt.Errorf("key of %d bytes is too short for a number", len(b))
 			}
 			return binary.BigEndian.Uint64(b), b[8:], nil
+		},
+	}
+	// hashKey is 32 bytes.
+	hashKey = keyCodec[mpow.Hash]{
+		put: func(b []byte, h mpow.Hash) []byte { return append(b, h[:]...) },
+		take: func(b []byte) (h mpow.Hash, rest []byte, err error) {
+			if len(b) < len(h) {
+				return h, nil, fmt.Errorf("key of %d bytes is too short for a hash", len(b))
+			}
+			return mpow.Hash(b[:len(h)]), b[len(h):], nil
 		},
 	}
 	// wordKey is a word of this package's own; it may only stand last.

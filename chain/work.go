@@ -49,6 +49,7 @@ func (s *state) workContext() mpow.Context {
 func (s *state) register(sender peer.ID, r mpow.Register) error {
 	now := s.workContext()
 	now.Hash, _ = s.blockHash(r.Height)
+	s.quoteContext(&now, sender, r)
 	now.KeyOwner = mpow.Account(enclaves.must(s, string(r.Key)))
 	old, known := nodes.get(s, sender)
 	var prev *mpow.Node
@@ -72,6 +73,7 @@ func (s *state) register(sender peer.ID, r mpow.Register) error {
 		lapses.push(s, s.lapse(n), sender)
 	}
 	enclaves.set(s, string(n.Key), sender)
+	s.moveCPU(sender, old.CPU, n.CPU)
 	nodes.set(s, sender, n)
 	s.reported(old, n)
 	s.emit(Event{Kind: "registered", Who: peer.ID(n.Owner()), Node: sender, Why: n.Kind.String()})
@@ -121,7 +123,11 @@ func (s *state) report(sender peer.ID, signed mpow.Signed) error {
 	if !ok {
 		return refuse(CodeAbsent, "report of %v: not a registered node; register first", sender)
 	}
-	n, c, err := s.params.Mpow.Accept(old, signed, s.workContext())
+	now := s.workContext()
+	if old.Kind == mpow.KindDCAP {
+		s.attestContext(&now, old.Measurement, old.CPU, old.FMSPC)
+	}
+	n, c, err := s.params.Mpow.Accept(old, signed, now)
 	if err != nil {
 		return fmt.Errorf("node %v: %w", sender, err)
 	}

@@ -22,6 +22,7 @@ type enclaveTwin struct {
 	chain *Solo // signs as the node
 	id    peer.ID
 	key   ed25519.PrivateKey
+	quote *mpow.Verdict // what its hardware says; nil: it is simulated
 }
 
 // newTwin returns the enclave of the account of a name, not registered yet.
@@ -44,6 +45,13 @@ func (e *enclaveTwin) registration() mpow.Register {
 	r := mpow.Register{
 		Kind: mpow.KindSimulated, Key: e.key.Public().(ed25519.PublicKey), Measurement: mpow.SimulatedMeasurement(),
 		Height: v.Height(), BlockHash: hash,
+	}
+	if e.quote != nil {
+		r.Kind, r.Measurement = mpow.KindDCAP, e.quote.MREnclave
+		q := *e.quote
+		q.ReportData = mpow.ReportData(v.ChainID(), r.Kind, r.Key, mpow.Account(e.id), r.Height, hash, r.StateRoot)
+		r.Evidence = encode(q)
+		return r
 	}
 	data := mpow.ReportData(v.ChainID(), r.Kind, r.Key, mpow.Account(e.id), r.Height, hash, r.StateRoot)
 	r.Evidence = ed25519.Sign(e.key, mpow.SimulatedEvidence(data))

@@ -69,6 +69,10 @@ func (p Params) checkStanding(n Node, r Report, now Context) error {
 		return fmt.Errorf("kind %v, the node is %v", r.Kind, n.Kind)
 	case n.Kind == KindSimulated && !p.AllowSimulated:
 		return errors.New("simulated nodes are not allowed on this chain (spec §3.3)")
+	case n.Kind == KindDCAP && now.Measurement == nil:
+		return fmt.Errorf("measurement %v is unknown here: upgrade the enclave (spec §3.1)", n.Measurement)
+	case n.Kind == KindDCAP && now.Denied != "":
+		return fmt.Errorf("%s is denied (spec §3.2)", now.Denied)
 	case r.ChainID != now.ChainID:
 		return fmt.Errorf("chain %q, want %q", r.ChainID, now.ChainID)
 	case r.Account != n.Account:
@@ -81,6 +85,9 @@ func (p Params) checkStanding(n Node, r Report, now Context) error {
 		return fmt.Errorf("seed %x, slot %d has %x", r.Seed[:4], now.Slot, now.Seed[:4])
 	case now.Slot > n.AttestedUntil+Slot(p.GraceSlots):
 		return fmt.Errorf("slot %d, the registration lapsed at %d", now.Slot, n.AttestedUntil)
+	}
+	if n.Kind == KindDCAP {
+		return now.Measurement.At(now.Height)
 	}
 	return nil
 }

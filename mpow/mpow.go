@@ -177,6 +177,21 @@ type Context struct {
 	// Hash is the chain's own hash at the height that a registration names, zero
 	// when the chain no longer, or not yet, knows it. Only Admit reads it.
 	Hash [32]byte
+	// Verdict is what the quote of a registration says, nil when it is none or the
+	// chain could not check it: then QuoteErr says why. Only Admit reads them.
+	Verdict  *Verdict
+	QuoteErr error
+	// Policy is what platforms have to be. Only Admit reads it.
+	Policy Policy
+	// CPUNodes counts the other nodes registered on the processor of Verdict. Only
+	// Admit reads it.
+	CPUNodes int
+	// Measurement is what governance says of the enclave that registers or
+	// reports, nil when it knows no such build. Simulated ones need none.
+	Measurement *Measurement
+	// Denied names what of its platform is denied; empty: nothing (spec §3.2).
+	Denied string
+
 	// KeyOwner is the account whose enclave key a registration's key already is,
 	// empty if nobody's. Only Admit reads it.
 	KeyOwner Account

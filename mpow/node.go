@@ -12,7 +12,8 @@ type Node struct {
 	Key           []byte  `json:"key"` // ed25519 public key of the enclave
 	Measurement   Hash    `json:"measurement"`
 	Kind          Kind    `json:"kind"`
-	CPU           Hash    `json:"cpu"` // hash of chain id and PPID; zero when simulated
+	CPU           Hash    `json:"cpu"`   // hash of chain id and PPID; zero when simulated
+	FMSPC         FMSPC   `json:"fmspc"` // model of the platform; zero when simulated
 	AttestedUntil Slot    `json:"attested_until"`
 	Generation    uint64  `json:"generation"`      // replicas of another generation are dead (spec §3.10)
 	Group         Account `json:"group,omitempty"` // the owner its workload goes to; empty: itself
@@ -126,13 +127,18 @@ func (p Params) Admit(prev *Node, acct Account, r Register, now Context) (Node, 
 	if err := p.checkEvidence(acct, r, now); err != nil {
 		return Node{}, fmt.Errorf("register: %w", err)
 	}
-	return p.admitted(prev, acct, r, now), nil
+	n := p.admitted(prev, acct, r, now)
+	n.CPU, n.FMSPC = Hash{}, FMSPC{}
+	if r.Kind == KindDCAP {
+		n.CPU, n.FMSPC = CPUHash(now.ChainID, now.Verdict.PPID), now.Verdict.FMSPC
+	}
+	return n, nil
 }
 
 func (p Params) checkEvidence(acct Account, r Register, now Context) error {
 	switch r.Kind {
 	case KindDCAP:
-		return NotImplemented("3.2")
+		return p.checkQuote(acct, r, now)
 	case KindSimulated:
 		if !p.AllowSimulated {
 			return errors.New("simulated evidence is not allowed on this chain (spec §3.3)")
@@ -147,6 +153,37 @@ func (p Params) checkEvidence(acct Account, r Register, now Context) error {
 		return nil
 	}
 	return fmt.Errorf("evidence of unknown %v", r.Kind)
+}
+
+// checkQuote judges what the chain found in a quote (spec §3.1, §3.2).
+func (p Params) checkQuote(acct Account, r Register, now Context) error {
+	v := now.Verdict
+	switch {
+	case now.QuoteErr != nil:
+		return fmt.Errorf("quote: %w", now.QuoteErr)
+	case v == nil:
+		return errors.New("quote: it was not checked")
+	case v.MREnclave != r.Measurement:
+		return fmt.Errorf("measurement %v, the quote is of %v", r.Measurement, Hash(v.MREnclave))
+	case v.ReportData != ReportData(now.ChainID, r.Kind, r.Key, acct, r.Height, r.BlockHash, r.StateRoot):
+		return errors.New("evidence does not bind this key, account, chain and block")
+	case now.Measurement == nil:
+		return fmt.Errorf("measurement %v is unknown here: governance adds it (spec §3.1)", r.Measurement)
+	case now.Denied != "":
+		return fmt.Errorf("%s is denied (spec §3.2)", now.Denied)
+	case v.SVN < now.Measurement.MinSVN:
+		return fmt.Errorf("measurement %v: SVN %d, want at least %d", r.Measurement, v.SVN, now.Measurement.MinSVN)
+	}
+	if err := now.Measurement.At(now.Height); err != nil {
+		return err
+	}
+	if err := now.Policy.Judge(*v); err != nil {
+		return fmt.Errorf("platform: %w (spec §3.1)", err)
+	}
+	if now.CPUNodes >= p.MaxPerCPU {
+		return fmt.Errorf("%d nodes are registered on this processor, at most %d", now.CPUNodes, p.MaxPerCPU)
+	}
+	return nil
 }
 
 func (p Params) admitted(prev *Node, acct Account, r Register, now Context) Node {

@@ -30,7 +30,7 @@ func TestAdmitRefusesEachCorruption(t *testing.T) {
 		want string
 	}{
 		{"valid", func(p *mpow.Params, r *mpow.Register, acct *mpow.Account, now *mpow.Context) {}, ""},
-		{"hardware", func(p *mpow.Params, r *mpow.Register, acct *mpow.Account, now *mpow.Context) { r.Kind = mpow.KindDCAP }, "not implemented (spec §3.2)"},
+		{"hardware", func(p *mpow.Params, r *mpow.Register, acct *mpow.Account, now *mpow.Context) { r.Kind = mpow.KindDCAP }, "not checked"},
 		{"unknown kind", func(p *mpow.Params, r *mpow.Register, acct *mpow.Account, now *mpow.Context) { r.Kind = 9 }, "kind(9)"},
 		{"not allowed", func(p *mpow.Params, r *mpow.Register, acct *mpow.Account, now *mpow.Context) {
 			p.AllowSimulated = false

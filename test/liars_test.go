@@ -242,7 +242,7 @@ func TestMainnetRefusesSimulatedEvidence(t *testing.T) {
 	if err := g.Validate(); err == nil || !strings.Contains(err.Error(), "allow_simulated") {
 		t.Errorf("a genesis of class main that allows simulated enclaves: %v", err)
 	}
-	g.Params.Mpow.AllowSimulated, g.Measurements = false, []chain.Measurement{{MRENCLAVE: mpow.SimulatedMeasurement()}}
+	g.Params.Mpow.AllowSimulated, g.Measurements = false, []mpow.Measurement{{MRENCLAVE: mpow.SimulatedMeasurement()}}
 	s, err := chain.NewSolo(chain.SoloConfig{Genesis: g, Audit: true})
 	if err != nil {
 		t.Fatal(err)
