@@ -26,6 +26,9 @@ var (
 	// pendingFiles and runningFiles hold each file at its market.Params.Due.
 	pendingFiles = newQueue('p', rootKey)
 	runningFiles = newQueue('x', rootKey)
+	// poweredFiles holds each file whose replicas' storage power has to move at
+	// its PowerAt (spec §5.7).
+	poweredFiles = newQueue('w', rootKey)
 )
 
 const (
@@ -269,9 +272,39 @@ func (s *state) visit(root cid.Cid) {
 	s.saveFile(root, old, f, e)
 }
 
-// duePower would move the storage power of files that changed band.
-//
-// BUG: not implemented (spec §5.7). Every replica counts 1×, which is right
-// until the first is market.Params.PowerBlocks old; market.Params.Power has the
-// rule.
-func (s *state) duePower() {}
+// powerBatch is the most replicas whose storage power moves in a block (spec §5.7).
+const powerBatch = 1000
+
+// duePower moves the storage power of files whose replicas have come of age, or
+// whose band or pay has changed since (spec §5.7).
+func (s *state) duePower() {
+	for left := powerBatch; left > 0; {
+		n := poweredFiles.due(s, 1, func(root cid.Cid) {
+			old, ok := files.get(s, root)
+			if !ok {
+				return
+			}
+			old.PowerAt = 0 // it has left the queue
+			f, e := s.params.Market.Repower(old, s.height, left)
+			left -= len(e.Shifts)
+			s.saveFile(root, old, f, e)
+		})
+		if n == 0 {
+			return
+		}
+		left--
+	}
+}
+
+// repower books what rules of the market said of the storage power of nodes; a
+// node that has begun another generation since has none of it (spec §3.10).
+func (s *state) repower(shifts []market.Shift) {
+	for _, x := range shifts {
+		n, ok := nodes.get(s, x.Node)
+		if !ok || n.Generation != x.Generation {
+			continue
+		}
+		n.Power = n.Power - x.From + x.To
+		nodes.set(s, x.Node, n)
+	}
+}

@@ -43,6 +43,8 @@ func pricesOf(s source, p Params) market.Prices {
 // money in the pot of orders goes where it belongs, replicas and queues follow.
 // What came in is in the pot by then.
 func (s *state) saveFile(root cid.Cid, old, f market.File, e market.Effects) {
+	f = s.params.Market.Queue(f, s.height)
+	s.repower(e.Shifts)
 	for _, t := range e.Pay {
 		switch t.To {
 		case market.StakingPot:
@@ -93,7 +95,7 @@ func (s *state) savePurse(node peer.ID, b market.Purse) {
 }
 
 // requeue keeps a file in the one queue of its state at the height at which it
-// is due, and its payers in the index of those who wait.
+// is due, in that of storage power while it waits there, and its payers in the index of those who wait.
 func (s *state) requeue(root cid.Cid, old, f market.File, e market.Effects) {
 	move := func(f market.File, to func(queue[cid.Cid], int64)) {
 		switch f.State {
@@ -106,6 +108,14 @@ func (s *state) requeue(root cid.Cid, old, f market.File, e market.Effects) {
 	move(old, func(q queue[cid.Cid], at int64) { q.drop(s, at, root) })
 	if !e.Closed {
 		move(f, func(q queue[cid.Cid], at int64) { q.push(s, at, root) })
+	}
+	if old.PowerAt != f.PowerAt {
+		if old.PowerAt != 0 {
+			poweredFiles.drop(s, old.PowerAt, root)
+		}
+		if f.PowerAt != 0 {
+			poweredFiles.push(s, f.PowerAt, root)
+		}
 	}
 	for _, y := range old.Payments {
 		waiting.del(s, both[peer.ID, cid.Cid]{y.Payer, root})
@@ -134,6 +144,11 @@ func (s *state) tell(root cid.Cid, f market.File, e market.Effects) {
 // is in the pot of orders, and the first breach of spec §9.2 and §9.6.
 func checkOrders(s *state) (sum coin.Amount, err error) {
 	listed, due, payers := 0, map[cid.Cid]int{}, 0
+	power, bonuses := map[cid.Cid]uint64{}, map[peer.ID]uint64{}
+	poweredFiles.rows.each(s, func(k both[uint64, cid.Cid], _ struct{}) bool {
+		power[k.B] += k.A // a file that stands there twice has the wrong sum
+		return true
+	})
 	for _, q := range []queue[cid.Cid]{pendingFiles, runningFiles} {
 		q.rows.each(s, func(k both[uint64, cid.Cid], _ struct{}) bool {
 			due[k.B]++
@@ -147,10 +162,17 @@ func checkOrders(s *state) (sum coin.Amount, err error) {
 			if _, ok := s.replica(r.Node, root); !ok && err == nil {
 				err = fmt.Errorf("file %v lists node %v, the index does not", root, r.Node)
 			}
+			if nodes.must(s, r.Node).Generation == r.Generation {
+				bonuses[r.Node] += r.Bonus
+			}
 		}
 		if due[root] != 1 && err == nil {
 			err = fmt.Errorf("file %v stands %d times in the queues", root, due[root])
 		}
+		if power[root] != uint64(f.PowerAt) && err == nil {
+			err = fmt.Errorf("file %v waits for its power at %d, stands in the queue at %d (spec §5.7)", root, f.PowerAt, power[root])
+		}
+		delete(power, root)
 		// Settling panics when a pool owes more than it has (spec §9.2).
 		g, e, fault := s.params.Market.Settle(f, s.now())
 		if fault == nil && g.Held()+e.Out() != f.Held() {
@@ -162,10 +184,16 @@ func checkOrders(s *state) (sum coin.Amount, err error) {
 		return true
 	})
 	c := proven.must(s, provenKey)
-	nodes.each(s, func(_ peer.ID, n mpow.Node) bool {
+	nodes.each(s, func(id peer.ID, n mpow.Node) bool {
 		c.Files, c.SRD = c.Files-n.FileBytes, c.SRD-n.SRDBytes
+		if n.Power != n.FileBytes+bonuses[id] && err == nil {
+			err = fmt.Errorf("node %v: power %d, %d bytes of files and %d of bonus (spec §9.4)", id, n.Power, n.FileBytes, bonuses[id])
+		}
 		return true
 	})
+	if err == nil && len(power) != 0 {
+		err = fmt.Errorf("%d files without a record wait for their power (spec §9.6)", len(power))
+	}
 	if err == nil && c != (capacity{}) {
 		err = fmt.Errorf("the capacity of all nodes is %+v more than the sum of theirs (spec §9.4)", c)
 	}

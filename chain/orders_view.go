@@ -61,6 +61,7 @@ type FilePay struct {
 	Seated      bool        `json:"seated"` // holds a paid place
 	Collectable coin.Amount `json:"collectable"`
 	Vesting     coin.Amount `json:"vesting"`
+	Bonus       uint64      `json:"bonus"` // bytes of storage power above the file's size (spec §5.7)
 }
 
 // Pay returns what a node would have if all its files were settled in the next
@@ -86,7 +87,7 @@ func (v *View) Pay(node peer.ID) Pay {
 			}
 			vest := r.Vest.At(p.Window(now.Height))
 			out.Files = append(out.Files, FilePay{
-				Root: k.B, Place: i, Seated: r.Seat != nil, Collectable: vest.Ripe, Vesting: vest.Unvested(),
+				Root: k.B, Place: i, Seated: r.Seat != nil, Collectable: vest.Ripe, Vesting: vest.Unvested(), Bonus: r.Bonus,
 			})
 			out.Collectable, out.Vesting = out.Collectable+vest.Ripe, out.Vesting+vest.Unvested()
 		}

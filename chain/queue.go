@@ -23,7 +23,8 @@ func (q queue[K]) drop(s *state, height int64, k K) {
 
 // due takes out and gives to fn, oldest first, what is due by this height, at
 // most limit of it; the rest waits for the next block without loss. fn may push.
-func (q queue[K]) due(s *state, limit int, fn func(k K)) {
+// It returns how many there were.
+func (q queue[K]) due(s *state, limit int, fn func(k K)) int {
 	var ready []both[uint64, K]
 	q.rows.each(s, func(k both[uint64, K], _ struct{}) bool {
 		if len(ready) == limit || k.A > uint64(s.height) {
@@ -36,4 +37,5 @@ func (q queue[K]) due(s *state, limit int, fn func(k K)) {
 		q.rows.del(s, k)
 		fn(k.B)
 	}
+	return len(ready)
 }

@@ -71,6 +71,10 @@ type File struct {
 	Prepaid *Prepaid    `json:"prepaid,omitempty"` // nil: no prepayer
 
 	Replicas []Replica `json:"replicas"` // in order of the queue
+
+	// PowerAt is the height at which the power queue looks at the file, 0 while
+	// it does not wait there (spec §5.7).
+	PowerAt int64 `json:"power_at,omitempty"`
 }
 
 // A Payment is what one payer has in escrow for a pending file (spec §5.2).
@@ -123,6 +127,10 @@ type Replica struct {
 	Earned uint64      `json:"earned"` // parts since the rate was fixed
 	Got    coin.Amount `json:"got"`    // pay for them
 	Vest   Vest        `json:"vest"`
+
+	// Bonus is the storage power in bytes above the file's size that is booked
+	// for the replica (spec §5.7).
+	Bonus uint64 `json:"bonus"`
 }
 
 // A Seat is one of the places of a file, from which its holder earns.

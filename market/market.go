@@ -104,7 +104,7 @@ func Preset(class string) (Params, error) {
 	case "dev":
 		p.SlotBlocks, p.EraSlots = 20, 3
 		p.OrderBlocks, p.MinBlocks, p.MaxBlocks, p.PendingBlocks = 600, 60, 2_400, 120
-		p.VestSlots, p.TurnSlots = 4, 1
+		p.VestSlots, p.TurnSlots, p.PowerBlocks = 4, 1, 120
 	default:
 		return Params{}, fmt.Errorf("class %q: want main, test or dev", class)
 	}
@@ -240,6 +240,8 @@ type Effects struct {
 	Renewed bool // a prepayment bought another length
 	Ended   bool // it expired; it closes one slot later unless somebody orders again
 	Closed  bool // the record is to be deleted
+
+	Shifts []Shift // in the storage power of nodes
 
 	// Orders and Proofs count towards the prices at the slot's close.
 	Orders, Proofs uint64

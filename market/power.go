@@ -3,6 +3,8 @@ package market
 import (
 	"math"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/lode-node/lode/coin"
 )
 
@@ -30,21 +32,88 @@ func Band(n int) int {
 	return len(curve) - 1
 }
 
-// Power returns the storage power of one replica of a file in bytes: its size,
-// and once it is PowerBlocks old the curve's bonus, which is bounded by what the
-// file's running orders paid to the stakers, so that self-dealt junk buys no
-// limit cheaper than disks do (spec §5.7). N counts listed replicas, at least
-// one; age is in blocks; staked is File.Staked.
-func (p Params) Power(size uint64, n int, age int64, staked coin.Amount) uint64 {
-	if age < p.PowerBlocks {
-		return size
+// most returns the largest number of replicas in the band of n: what the bought
+// bonus is divided by, so that it changes with the band and not with each
+// replica, and stays bought whoever comes next.
+func (p Params) most(n int) int {
+	if b := Band(n); b < len(curve)-1 {
+		return curve[b].replicas
 	}
-	n = max(n, 1)
+	return max(curve[len(curve)-1].replicas, p.MaxReplicas, n)
+}
+
+// Bonus returns the bytes of storage power above its size that each replica of a
+// file gets once it is PowerBlocks old. It is bounded by what the file's running
+// orders paid to the stakers, so that self-dealt junk buys no limit cheaper than
+// disks do: all of them together get at most BonusPerGrain bytes for each grain
+// (spec §5.7). N counts listed replicas; staked is File.Staked.
+func (p Params) Bonus(size uint64, n int, staked coin.Amount) uint64 {
 	extra := curve[Band(n)].hundredths - 100
 	bonus := coin.MulDiv(size, extra, 100) // below 2^44·9, by MaxFileSize
-	bought, ok := coin.MulDivOK(uint64(staked), p.BonusPerGrain, uint64(n))
+	bought, ok := coin.MulDivOK(uint64(staked), p.BonusPerGrain, uint64(p.most(n)))
 	if !ok {
 		bought = math.MaxUint64
 	}
-	return size + min(bonus, bought)
+	return min(bonus, bought)
+}
+
+// A Shift is a change in the storage power of a node for one file: From bytes of
+// bonus become To. It is for the generation of the node that it names; with
+// another one nothing of it counts.
+type Shift struct {
+	Node       peer.ID
+	Generation uint64
+	From, To   uint64
+}
+
+// shift books another bonus of a replica.
+func (e *Effects) shift(r *Replica, to uint64) {
+	if r.Bonus != to {
+		e.Shifts = append(e.Shifts, Shift{Node: r.Node, Generation: r.Generation, From: r.Bonus, To: to})
+		r.Bonus = to
+	}
+}
+
+// powerDue returns the height from which a replica's bonus is not what it should
+// be, 0 if there is none.
+func (p Params) powerDue(f File) int64 {
+	due, want := int64(0), p.Bonus(f.Size, len(f.Replicas), f.Staked)
+	for _, r := range f.Replicas {
+		if at := r.Height + p.PowerBlocks; r.Bonus != want && (due == 0 || at < due) {
+			due = at
+		}
+	}
+	return due
+}
+
+// Queue returns the file with the height at which the power queue has to look at
+// it, File.PowerAt, made to fit what was done to it at this height. A file that
+// waits already keeps its turn (spec §5.7).
+func (p Params) Queue(f File, height int64) File {
+	switch due := max(p.powerDue(f), height); {
+	case p.powerDue(f) == 0:
+		f.PowerAt = 0
+	case f.PowerAt == 0 || due < f.PowerAt:
+		f.PowerAt = due
+	}
+	return f
+}
+
+// Repower returns the file with the bonus of those replicas that are PowerBlocks
+// old as it should be, at most limit of them changed; what is left is due again
+// at once. It is called by the power queue (spec §5.7).
+func (p Params) Repower(f File, height int64, limit int) (File, Effects) {
+	var e Effects
+	out := f.clone()
+	want := p.Bonus(f.Size, len(f.Replicas), f.Staked)
+	for i := range out.Replicas {
+		if len(e.Shifts) == limit {
+			break
+		}
+		if r := &out.Replicas[i]; height >= r.Height+p.PowerBlocks {
+			e.shift(r, want)
+		}
+	}
+	out.PowerAt = 0
+	return p.Queue(out, height), e
 }

@@ -122,33 +122,3 @@ func TestPricesThatOnlyFallStopAtTheFloorAndRise(t *testing.T) { // spec §5.6: 
 		t.Errorf("base %d, byte %d after 5000 hungry slots, want the caps %d, %d", pr.Base, pr.Byte, p.Base.Cap, p.Byte.Cap)
 	}
 }
-
-func TestPower(t *testing.T) { // spec §5.7
-	p := devParams(t)
-	p.PowerBlocks, p.BonusPerGrain = 100, 10
-	for _, row := range []struct {
-		name string
-		n    int
-		age  int64
-		paid coin.Amount
-		want uint64
-	}{
-		{"young", 200, 99, 1 << 40, 1000},
-		{"one copy", 1, 100, 1 << 40, 1050},
-		{"eight", 8, 100, 1 << 40, 1050},
-		{"nine", 9, 100, 1 << 40, 1200},
-		{"seventeen", 17, 100, 1 << 40, 1500},
-		{"a full queue", 200, 100, 1 << 40, 10_000},
-		{"beyond the table", 300, 100, 1 << 40, 10_000},
-		{"nothing paid, no bonus", 200, 100, 0, 1000},
-		{"the bonus is bought: 10 bytes a grain, over 9 copies", 9, 100, 90, 1100},
-		{"a bonus beyond 64 bits is cut by the curve", 1, 100, 1 << 62, 1050},
-	} {
-		if got := p.Power(1000, row.n, row.age, row.paid); got != row.want {
-			t.Errorf("%s: %d, want %d", row.name, got, row.want)
-		}
-	}
-	if market.Band(1) != market.Band(8) || market.Band(8) == market.Band(9) || market.Band(200) != market.Band(1000) {
-		t.Error("bands do not end where the table says")
-	}
-}

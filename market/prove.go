@@ -192,6 +192,7 @@ func (p Params) remove(f *File, i int, now Now, e *Effects, why string) {
 	r := f.Replicas[i]
 	r.Vest = r.Vest.At(p.Window(now.Height))
 	e.grant(r.Node, r.Vest)
+	e.shift(&r, 0)
 	e.Removed = append(e.Removed, Loss{Replica: r, Why: why})
 	f.Replicas = append(f.Replicas[:i], f.Replicas[i+1:]...)
 }

@@ -54,15 +54,18 @@ type world struct {
 
 	file   market.File
 	purses map[peer.ID]market.Purse
+	powers map[peer.ID]uint64      // bonus of each node
 	paid   map[peer.ID]coin.Amount // what left the market, by account and pot
 	taken  coin.Amount             // what came in
 	last   market.Effects
+
+	powerLimit int // replicas that the power queue moves in a block
 }
 
 func newWorld(t *testing.T) *world {
 	p := devParams(t)
 	return &world{t: t, p: p, height: 21, prices: p.Begin(), nodes: map[peer.ID]market.Standing{},
-		purses: map[peer.ID]market.Purse{}, paid: map[peer.ID]coin.Amount{}}
+		purses: map[peer.ID]market.Purse{}, powers: map[peer.ID]uint64{}, paid: map[peer.ID]coin.Amount{}, powerLimit: 1000}
 }
 
 func (w *world) now() market.Now {
@@ -90,7 +93,16 @@ func (w *world) apply(before market.File, f market.File, e market.Effects, err e
 	if got, want := f.Held(), held+e.Take-e.Out(); got != want {
 		w.t.Fatalf("height %d: file holds %d, want %d = %d + %d in - %d out: %+v", w.height, got, want, held, e.Take, e.Out(), e)
 	}
-	w.file, w.last = f, e
+	w.file, w.last = w.p.Queue(f, w.height), e
+	for _, x := range e.Shifts {
+		if w.nodes[x.Node].Generation != x.Generation {
+			continue
+		}
+		if w.powers[x.Node] != x.From {
+			w.t.Fatalf("height %d: the bonus of %v moves from %d, it is %d", w.height, x.Node, x.From, w.powers[x.Node])
+		}
+		w.powers[x.Node] = x.To
+	}
 	w.taken += e.Take
 	for _, x := range e.Pay {
 		w.paid[x.To] += x.Amount
@@ -222,13 +234,20 @@ func (w *world) collect(node string) coin.Amount {
 func (w *world) at(height int64) {
 	w.t.Helper()
 	for w.height < height {
-		due := w.p.Due(w.file)
-		if due == 0 || due > height {
-			w.height = height
-			return
+		next := func(due int64) int64 {
+			if due == 0 {
+				return height
+			}
+			return min(height, max(w.height+1, due))
 		}
-		w.height = max(w.height+1, due)
-		w.visit()
+		w.height = min(next(w.p.Due(w.file)), next(w.file.PowerAt))
+		if due := w.p.Due(w.file); due != 0 && due <= w.height {
+			w.visit()
+		}
+		if w.file.PowerAt != 0 && w.file.PowerAt <= w.height {
+			f, e := w.p.Repower(w.file, w.height, w.powerLimit)
+			w.apply(w.file, f, e, nil)
+		}
 	}
 }
 
