@@ -18,6 +18,9 @@ type AppConfig struct {
 	Genesis Genesis      // the chain; a store of another chain is refused
 	Logger  *slog.Logger // nil discards
 	Audit   bool         // checks the invariants of spec §9 after each block; a breach panics
+	// Protocol is the newest protocol version that this process says it knows; zero
+	// is the build's own, [ProtocolVersion]. Tests set it to go through an upgrade.
+	Protocol uint64
 
 	quotes quoteCheck // nil: checkQuote; tests play Intel with it
 	memory vfs.FS     // with Dir empty: the file system in memory, so that tests survive a crash
@@ -29,10 +32,11 @@ type AppConfig struct {
 // methods by one goroutine at a time. View, Next and Height are safe anywhere.
 type App struct {
 	abci.BaseApplication
-	genesis Genesis
-	audit   bool
-	log     *slog.Logger
-	quotes  quoteCheck
+	genesis  Genesis
+	audit    bool
+	protocol uint64 // newest that is known
+	log      *slog.Logger
+	quotes   quoteCheck
 
 	store *store
 	first *overlay // the genesis writes until height 1 is committed
@@ -70,7 +74,13 @@ func OpenApp(c AppConfig) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &App{genesis: c.Genesis, audit: c.Audit, log: c.Logger, quotes: c.quotes, store: st, live: map[*pin]struct{}{}}
+	if c.Protocol == 0 {
+		c.Protocol = ProtocolVersion
+	}
+	a := &App{
+		genesis: c.Genesis, audit: c.Audit, protocol: c.Protocol, log: c.Logger, quotes: c.quotes,
+		store: st, live: map[*pin]struct{}{},
+	}
 	if err := a.resume(); err != nil {
 		return nil, errors.Join(err, st.close())
 	}
@@ -133,7 +143,8 @@ func (a *App) Close() error {
 // Info tells CometBFT the last committed height, from which it replays.
 func (a *App) Info(context.Context, *abci.RequestInfo) (*abci.ResponseInfo, error) {
 	v := a.View()
-	return &abci.ResponseInfo{LastBlockHeight: v.height, LastBlockAppHash: v.hash, AppVersion: 1}, nil
+	version, _ := v.Protocol()
+	return &abci.ResponseInfo{LastBlockHeight: v.height, LastBlockAppHash: v.hash, AppVersion: version}, nil
 }
 
 // InitChain founds the chain; the genesis document's validators are replaced by
@@ -175,11 +186,15 @@ func (a *App) ProcessProposal(_ context.Context, r *abci.RequestProcessProposal)
 		res = &abci.ResponseProcessProposal{Status: abci.ResponseProcessProposal_REJECT}
 	})
 	status := abci.ResponseProcessProposal_ACCEPT
-	if err := a.acceptable(r.Txs); err != nil {
-		a.log.Warn("proposal refused", "height", r.Height, "err", err)
-		status = abci.ResponseProcessProposal_REJECT
+	err = a.Halted() // what it cannot execute it does not vote for
+	if err == nil {
+		err = a.acceptable(r.Txs)
 	}
-	return &abci.ResponseProcessProposal{Status: status}, nil
+	if err != nil {
+		a.log.Warn("proposal refused", "height", r.Height, "err", err)
+		status, err = abci.ResponseProcessProposal_REJECT, nil
+	}
+	return &abci.ResponseProcessProposal{Status: status}, err
 }
 
 // FinalizeBlock executes a decided block and returns its app hash. Nothing is
@@ -190,6 +205,10 @@ func (a *App) FinalizeBlock(_ context.Context, r *abci.RequestFinalizeBlock) (*a
 		return nil, fmt.Errorf("block %d: the next is %d", r.Height, want)
 	}
 	s := a.open(r)
+	if err := a.tooOld(s.protocol(), r.Height); err != nil {
+		return nil, err
+	}
+	before := s.params
 	results, updates := s.run(r)
 	if a.audit {
 		if err := audit(s); err != nil {
@@ -201,7 +220,7 @@ func (a *App) FinalizeBlock(_ context.Context, r *abci.RequestFinalizeBlock) (*a
 		Height: r.Height, Hash: s.hash, Time: r.Time.UTC(), Slot: s.slot(), First: s.params.startsSlot(r.Height),
 		Txs: results, Events: s.events,
 	}}
-	out := &abci.ResponseFinalizeBlock{AppHash: hash, ValidatorUpdates: updates}
+	out := &abci.ResponseFinalizeBlock{AppHash: hash, ValidatorUpdates: updates, ConsensusParamUpdates: consensusUpdate(before, s.params, s.version)}
 	for _, x := range results {
 		out.TxResults = append(out.TxResults, abciResult(x))
 	}

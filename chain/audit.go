@@ -69,6 +69,9 @@ func audit(s *state) error {
 	if err := checkWork(s); err != nil {
 		return err
 	}
+	if err := checkGov(s); err != nil {
+		return err
+	}
 	return checkIndex(s)
 }
 

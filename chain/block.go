@@ -34,10 +34,12 @@ func (s *state) era() gpos.Era { return s.params.EraOf(s.height) }
 // run executes a block in the order of spec §1.8 and returns the results of its
 // transactions and what changes in the validator set.
 func (s *state) run(r *abci.RequestFinalizeBlock) ([]TxResult, []abci.ValidatorUpdate) {
+	s.version = s.upgrade()
 	s.remember()
 	s.signed(r.ProposerAddress, r.DecidedLastCommit, r.Misbehavior)
 	if s.params.startsSlot(s.height) {
 		if s.params.startsEra(s.height) {
+			s.enact()
 			s.startEra()
 		}
 		s.closeSlotWork()
@@ -48,6 +50,7 @@ func (s *state) run(r *abci.RequestFinalizeBlock) ([]TxResult, []abci.ValidatorU
 	s.dueUnlock()
 	s.duePower()
 	s.dueAnnouncements()
+	s.dueVotes()
 	results := make([]TxResult, 0, len(r.Txs))
 	for _, tx := range r.Txs {
 		results = append(results, s.exec(tx))

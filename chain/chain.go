@@ -32,7 +32,7 @@ type Msg struct {
 	Work     *mpow.Msg   `cbor:"work,omitempty" json:"work,omitempty"`     // register, report, … (spec §3)
 	Credit   *credit.Msg `cbor:"credit,omitempty" json:"credit,omitempty"` // fund, close, claim (spec §7.6)
 	Stake    *gpos.Msg   `cbor:"stake,omitempty" json:"stake,omitempty"`   // bond, guarantee, validate, … (spec §4)
-	Gov      *Vote       `cbor:"gov,omitempty" json:"gov,omitempty"`       // spec §8
+	Gov      *Gov        `cbor:"gov,omitempty" json:"gov,omitempty"`       // propose, vote (spec §8)
 }
 
 // count returns how many verbs m carries; one is right.
@@ -59,12 +59,6 @@ type Send struct {
 // the record back.
 type Announce struct {
 	Addrs [][]byte `cbor:"addrs" json:"addrs"`
-}
-
-// A Vote is a word on a proposal; governance is not built (spec §8.1).
-type Vote struct {
-	Proposal uint64 `cbor:"proposal" json:"proposal"`
-	Yes      bool   `cbor:"yes" json:"yes"`
 }
 
 // A Block is what a driver tells of one committed height. Values in it are

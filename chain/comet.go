@@ -38,6 +38,8 @@ type CometConfig struct {
 	App Ledger
 	// Audit checks all sums after each block (spec §9) and panics on a breach.
 	Audit bool
+	// Protocol is as in [AppConfig].
+	Protocol uint64
 	// Stall is how long no block may come before Status says that the chain has
 	// stopped. Zero means twenty block times, at least ten seconds.
 	Stall time.Duration
@@ -64,7 +66,7 @@ type Comet struct {
 	life context.Context         // ends when no block comes any more; its cause says why
 	end  context.CancelCauseFunc // of life
 
-	failure chan string            // first reason why consensus cannot go on; buffered
+	failure chan error             // first reason why consensus cannot go on; buffered
 	stalled atomic.Pointer[string] // set while no blocks come
 	started atomic.Bool
 	node    atomic.Pointer[cometNode] // nil until CometBFT is up
@@ -101,8 +103,8 @@ func NewComet(c CometConfig) (_ *Comet, err error) {
 	}
 	dir := filepath.Join(c.Home, cometDir)
 	t := &Comet{
-		c: c, log: c.Logger, cfg: cometConfig(c),
-		failure: make(chan string, 1),
+		c: c, log: c.Logger,
+		failure: make(chan error, 1),
 		up:      make(chan struct{}),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
@@ -142,12 +144,16 @@ func NewComet(c CometConfig) (_ *Comet, err error) {
 	}
 	t.sets = sm.NewStore(t.store.table("state"), sm.StoreOptions{}).(validatorSets)
 	if t.app = c.App; t.app == nil {
-		app, err := OpenApp(AppConfig{Dir: filepath.Join(c.Home, stateDir), Genesis: c.Genesis, Logger: t.log, Audit: c.Audit})
+		app, err := OpenApp(AppConfig{Dir: filepath.Join(c.Home, stateDir), Genesis: c.Genesis, Logger: t.log, Audit: c.Audit, Protocol: c.Protocol})
 		if err != nil {
 			return nil, err
 		}
 		t.app, t.ownApp = app, true
+		if err := app.Halted(); err != nil {
+			return nil, err
+		}
 	}
+	t.cfg = cometConfig(c, t.app.View().Params())
 	if blocks, state := cmtstore.NewBlockStore(t.store.table("blockstore")).Height(), t.app.View().Height(); state > blocks {
 		return nil, fmt.Errorf("state of %s is at height %d, its blocks end at %d: they were lost; remove %s to begin again",
 			c.Home, state, blocks, filepath.Join(c.Home, stateDir))
@@ -169,7 +175,8 @@ func (c CometConfig) validate() error {
 }
 
 // Run takes part in consensus until ctx ends or Close is called, and then
-// returns nil. An error says why consensus cannot go on: the caller should end
+// returns nil. An error says why consensus cannot go on ([ErrUpgrade]: a newer
+// build goes on from here): the caller should end
 // the process with it, since a node that fell out of consensus can only start
 // again. Run replays what the application missed before it joins the others.
 // It may be called once.
@@ -202,9 +209,9 @@ func (t *Comet) Run(ctx context.Context) error {
 	close(t.up)
 	t.log.Info("consensus runs", "cometbft", CometVersion(), "height", t.app.View().Height(), "listen", t.c.Listen, "peers", len(t.c.Peers))
 
-	reason, err := t.watch(ctx, n)
-	if reason != "" {
-		err = fmt.Errorf("consensus failed: %s", reason)
+	err = t.watch(ctx, n)
+	if err != nil && !errors.Is(err, ErrUpgrade) {
+		err = fmt.Errorf("consensus failed: %w", err)
 	}
 	err = errors.Join(err, stopNode(n.Node))
 	t.end(errors.Join(ErrClosed, err))
@@ -223,7 +230,7 @@ func (t *Comet) start(ctx context.Context) (_ *cometNode, err error) {
 		func() (*cmttypes.GenesisDoc, error) { return t.doc, nil },
 		func(d *cmtcfg.DBContext) (dbm.DB, error) { return t.store.table(d.ID), nil },
 		nm.DefaultMetricsProvider(t.cfg.Instrumentation),
-		cometLog{log: t.log, failed: t.fail, ending: ctx.Done()},
+		cometLog{log: t.log, failed: func(reason string) { t.fail(errors.New(reason)) }, ending: ctx.Done()},
 	)
 	if err != nil {
 		return nil, fmt.Errorf("start consensus: %w", err)
@@ -244,7 +251,7 @@ func (t *Comet) start(ctx context.Context) (_ *cometNode, err error) {
 }
 
 // fail notes the first reason why consensus cannot go on.
-func (t *Comet) fail(reason string) {
+func (t *Comet) fail(reason error) {
 	select {
 	case t.failure <- reason:
 	default:

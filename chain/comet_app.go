@@ -24,7 +24,7 @@ var _ Ledger = (*App)(nil)
 // executed goes on after that: a node whose rules broke must not vote again.
 type watched struct {
 	Ledger
-	failed func(reason string)
+	failed func(error)
 
 	height int64 // of the block between FinalizeBlock and Commit; one goroutine
 }
@@ -35,7 +35,7 @@ func (w *watched) FinalizeBlock(ctx context.Context, r *abci.RequestFinalizeBloc
 	defer w.tell("execute")
 	res, err := w.Ledger.FinalizeBlock(ctx, r)
 	if err != nil {
-		w.failed(fmt.Sprintf("execute block %d: %v", w.height, err))
+		w.failed(fmt.Errorf("execute block %d: %w", w.height, err))
 	}
 	return res, err
 }
@@ -45,7 +45,9 @@ func (w *watched) Commit(ctx context.Context, r *abci.RequestCommit) (*abci.Resp
 	defer w.tell("commit")
 	res, err := w.Ledger.Commit(ctx, r)
 	if err != nil {
-		w.failed(fmt.Sprintf("commit block %d: %v", w.height, err))
+		w.failed(fmt.Errorf("commit block %d: %w", w.height, err))
+	} else if h, ok := w.Ledger.(interface{ Halted() error }); ok && h.Halted() != nil {
+		w.failed(h.Halted()) // the next block is for a newer build: stop before it is proposed
 	}
 	return res, err
 }
@@ -53,7 +55,7 @@ func (w *watched) Commit(ctx context.Context, r *abci.RequestCommit) (*abci.Resp
 // tell must be deferred itself.
 func (w *watched) tell(doing string) {
 	if r := recover(); r != nil {
-		w.failed(fmt.Sprintf("%s block %d: panic: %v", doing, w.height, r))
+		w.failed(fmt.Errorf("%s block %d: panic: %v", doing, w.height, r))
 		panic(r)
 	}
 }

@@ -27,10 +27,10 @@ const (
 	reconnectInterval = 10 * time.Second // at most, to a peer that is down
 )
 
-// cometConfig is CometBFT's configuration of a node of ours; nothing of it is
-// read from a file.
-func cometConfig(c CometConfig) *cmtcfg.Config {
-	blockTime := c.blockTime()
+// cometConfig is CometBFT's configuration of a node of ours under the params in
+// force; nothing of it is read from a file.
+func cometConfig(c CometConfig, p Params) *cmtcfg.Config {
+	blockTime := time.Duration(p.BlockTime) * time.Millisecond
 	dir := filepath.Join(c.Home, cometDir)
 
 	cfg := cmtcfg.DefaultConfig()
@@ -46,22 +46,22 @@ func cometConfig(c CometConfig) *cmtcfg.Config {
 	cfg.Instrumentation.Prometheus = false
 	cfg.StateSync.Enable = false
 
-	p := cfg.P2P
-	p.ListenAddress = "tcp://" + c.Listen
-	p.AddrBook = "addrbook.json"
-	p.PersistentPeers = strings.Join(c.Peers, ",")
-	p.PersistentPeersMaxDialPeriod = reconnectInterval
-	p.FlushThrottleTimeout = loopbackThrottle
+	wire := cfg.P2P
+	wire.ListenAddress = "tcp://" + c.Listen
+	wire.AddrBook = "addrbook.json"
+	wire.PersistentPeers = strings.Join(c.Peers, ",")
+	wire.PersistentPeersMaxDialPeriod = reconnectInterval
+	wire.FlushThrottleTimeout = loopbackThrottle
 	if c.Genesis.Class == ClassDev {
 		// Many nodes on one machine, all of them listed.
-		p.AddrBookStrict = false
-		p.AllowDuplicateIP = true
-		p.PexReactor = false
+		wire.AddrBookStrict = false
+		wire.AllowDuplicateIP = true
+		wire.PexReactor = false
 	}
 
 	m := cfg.Mempool
 	m.Size, m.MaxTxsBytes, m.CacheSize = mempoolTxs, mempoolBytes, mempoolSeen
-	m.MaxTxBytes = int(c.Genesis.Params.BlockBytes) - blockBytesOver/2
+	m.MaxTxBytes = int(p.BlockBytes) - blockBytesOver/2
 
 	s := cfg.Consensus
 	s.WalPath = filepath.Join(cometData, "cs.wal", "wal")
@@ -123,7 +123,7 @@ func (g Genesis) cometDoc() (*cmttypes.GenesisDoc, error) {
 	}
 	p := cmttypes.DefaultConsensusParams()
 	p.Block.MaxBytes, p.Block.MaxGas = g.Params.BlockBytes, -1
-	p.Evidence.MaxAgeNumBlocks, p.Evidence.MaxAgeDuration = g.evidenceAge()
+	p.Evidence.MaxAgeNumBlocks, p.Evidence.MaxAgeDuration = g.Params.evidenceAge()
 	p.Evidence.MaxBytes = maxEvidenceBytes
 	p.Version.App = 1
 	doc := &cmttypes.GenesisDoc{ChainID: g.ChainID, GenesisTime: g.Time, InitialHeight: 1, ConsensusParams: p, AppState: raw}
@@ -143,8 +143,8 @@ func (g Genesis) cometDoc() (*cmttypes.GenesisDoc, error) {
 
 // evidenceAge is how old a double vote may be and still cost: the bond that
 // stands for it unbonds an era later at the earliest (spec §4.2).
-func (g Genesis) evidenceAge() (blocks int64, age time.Duration) {
-	eras := max(1, int64(g.Params.Stake.UnbondEras)-1)
-	blocks = eras * g.Params.EraSlots * g.Params.Mpow.SlotBlocks
-	return blocks, time.Duration(blocks*g.Params.BlockTime) * time.Millisecond
+func (p Params) evidenceAge() (blocks int64, age time.Duration) {
+	eras := max(1, int64(p.Stake.UnbondEras)-1)
+	blocks = eras * p.EraSlots * p.Mpow.SlotBlocks
+	return blocks, time.Duration(blocks*p.BlockTime) * time.Millisecond
 }

@@ -41,8 +41,9 @@ func (p place) key(t testing.TB) crypto.PrivKey {
 
 // A cometNet is a devnet on loopback, each node with a home of its own.
 type cometNet struct {
-	genesis chain.Genesis
-	places  []place
+	genesis  chain.Genesis
+	places   []place
+	protocol uint64 // that children say they know; 0: the build's
 }
 
 // newCometNet prepares homes for validators with equal bonds, and a genesis
@@ -180,8 +181,9 @@ func TestMain(m *testing.M) {
 
 // childJob is what a child reads from its file.
 type childJob struct {
-	Place   place
-	Genesis chain.Genesis
+	Place    place
+	Genesis  chain.Genesis
+	Protocol uint64
 }
 
 func child(file string) error {
@@ -199,6 +201,7 @@ func child(file string) error {
 	}
 	n, err := chain.NewComet(chain.CometConfig{
 		Home: job.Place.Home, Genesis: job.Genesis, Key: key, Listen: job.Place.Listen, Peers: job.Place.Peers, Audit: true,
+		Protocol: job.Protocol,
 	})
 	if err != nil {
 		return err
@@ -232,7 +235,7 @@ type process struct {
 // spawn starts place i in a process of its own; env are like "NAME=value".
 func (n *cometNet) spawn(t testing.TB, i int, env ...string) *process {
 	t.Helper()
-	b, err := json.Marshal(childJob{n.places[i], n.genesis})
+	b, err := json.Marshal(childJob{n.places[i], n.genesis, n.protocol})
 	must(t, err)
 	file := filepath.Join(n.places[i].Home, "child.json")
 	must(t, os.WriteFile(file, b, 0o600))

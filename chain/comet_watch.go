@@ -2,6 +2,7 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -51,10 +52,10 @@ func (c CometConfig) stall() time.Duration {
 //
 // CometBFT survives a panic of its consensus routine: the process lives on, and
 // answers, and never votes again. So the routine is waited for here.
-func (t *Comet) watch(ctx context.Context, n *cometNode) (reason string, err error) {
+func (t *Comet) watch(ctx context.Context, n *cometNode) error {
 	peers, err := p2pAddresses(t.c.Peers)
 	if err != nil {
-		return "", err
+		return err
 	}
 	var dials sync.WaitGroup
 	defer dials.Wait()
@@ -75,11 +76,11 @@ func (t *Comet) watch(ctx context.Context, n *cometNode) (reason string, err err
 		}
 		select {
 		case <-ctx.Done():
-			return "", nil
+			return nil
 		case reason := <-t.failure:
-			return reason, nil
+			return reason
 		case <-routine:
-			return t.reason(), nil
+			return t.reason()
 		case now := <-tick.C:
 			s := t.Status()
 			progress = progress.next(now, s.Height)
@@ -89,12 +90,12 @@ func (t *Comet) watch(ctx context.Context, n *cometNode) (reason string, err err
 }
 
 // reason returns why the consensus routine ended, when it told.
-func (t *Comet) reason() string {
+func (t *Comet) reason() error {
 	select {
 	case r := <-t.failure:
 		return r
 	default:
-		return "the consensus routine ended"
+		return errors.New("the consensus routine ended")
 	}
 }
 

@@ -39,7 +39,7 @@ func (s *state) dispatch(b Body) error {
 	case m.Stake != nil:
 		return s.stake(b.Sender, m.Stake)
 	case m.Gov != nil:
-		return s.vote(b.Sender, m.Gov)
+		return s.gov(b.Sender, m.Gov)
 	}
 	return refuse(CodeEncoding, "a transaction carries one message, this one none")
 }

@@ -169,6 +169,8 @@ func (s *state) outlay(b Body) coin.Amount {
 		return m.Stake.Bond.Amount
 	case m.Stake != nil && m.Stake.BondExtra != nil:
 		return m.Stake.BondExtra.Amount
+	case m.Gov != nil && m.Gov.Propose != nil:
+		return s.params.GovDeposit
 	case m.Work != nil && m.Work.Register != nil:
 		return s.params.SimBond
 	case m.Market != nil && m.Market.Prepay != nil:

@@ -332,5 +332,6 @@ func (s *state) build(g Genesis) []abci.ValidatorUpdate {
 	}
 	s.foundAttest(g)
 	mintTable.set(s, mintageKey, mintage{Genesis: all})
+	protocolTable.set(s, protocolKey, protocol{Version: 1})
 	return s.bondGenesis(g)
 }

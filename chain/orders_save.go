@@ -97,15 +97,23 @@ func (s *state) savePurse(node peer.ID, b market.Purse) {
 // requeue keeps a file in the one queue of its state at the height at which it
 // is due, in that of storage power while it waits there, and its payers in the index of those who wait.
 func (s *state) requeue(root cid.Cid, old, f market.File, e market.Effects) {
+	p := s.params.Market
 	move := func(f market.File, to func(queue[cid.Cid], int64)) {
 		switch f.State {
 		case market.Pending:
-			to(pendingFiles, s.params.Market.Due(f))
+			to(pendingFiles, p.Due(f))
 		case market.Live, market.Expired:
-			to(runningFiles, s.params.Market.Due(f))
+			to(runningFiles, p.Due(f))
 		}
 	}
-	move(old, func(q queue[cid.Cid], at int64) { q.drop(s, at, root) })
+	drop := func(q queue[cid.Cid], at int64) { q.drop(s, at, root) }
+	move(old, drop)
+	if old.State == market.Pending {
+		for _, p.PendingBlocks = range spans.must(s, spanPending) { // it may wait by a value of then
+			move(old, drop)
+		}
+		p = s.params.Market
+	}
 	if !e.Closed {
 		move(f, func(q queue[cid.Cid], at int64) { q.push(s, at, root) })
 	}

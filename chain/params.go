@@ -16,7 +16,8 @@ const (
 	ClassDev  = "dev"
 )
 
-// Params are the constants of one chain, fixed in its genesis (spec §1.5). What
+// Params are the constants of one chain: those of its genesis until governance
+// changes one (spec §1.5, §8.1). What
 // stands in two sections, as each treaty reads its own, is equal in both:
 // WithSlots sets the lengths of slot and era everywhere.
 type Params struct {
@@ -36,6 +37,10 @@ type Params struct {
 	Mpow   mpow.Params   `cbor:"12,keyasint" json:"mpow"`
 	Market market.Params `cbor:"13,keyasint" json:"market"`
 	Stake  gpos.Params   `cbor:"14,keyasint" json:"stake"`
+
+	VoteSlots      uint64      `cbor:"15,keyasint" json:"vote_slots"`      // slots for which a proposal is under vote (spec §8.1)
+	GovDeposit     coin.Amount `cbor:"16,keyasint" json:"gov_deposit"`     // grains that a proposal holds
+	EmergencySlots uint64      `cbor:"17,keyasint" json:"emergency_slots"` // slots for which an emergency denial lasts
 }
 
 // Preset returns the params of spec §1.5 for a class: "main", "test" (mainnet's
@@ -55,9 +60,11 @@ func Preset(class string) (Params, error) {
 		Fees:    Fees{Base: 100_000, Byte: 100, Verify: 50_000, Entry: 10_000, FreeReport: 8 << 10},
 		SimBond: coin.LODE, CloseSlots: 48, ClaimBurn: 200_000, EnactSlots: 168,
 		Mpow: work, Market: trade, Stake: gpos.Main(),
+		VoteSlots: 168, GovDeposit: 100 * coin.LODE, EmergencySlots: 672,
 	}
 	if class == ClassDev {
 		p.BlockTime, p.EraSlots, p.CloseSlots, p.EnactSlots = 500, 3, 3, 1
+		p.VoteSlots, p.GovDeposit, p.EmergencySlots = 3, 10*coin.LODE, 8
 		p.Stake = gpos.Dev()
 	}
 	return p, nil
@@ -128,6 +135,9 @@ func (p Params) Validate(supply coin.Amount) error {
 		{"close_slots", int64(p.CloseSlots), 1, 10_000},
 		{"claim_burn", int64(p.ClaimBurn), 0, 1_000_000},
 		{"enact_slots", int64(p.EnactSlots), 1, 10_000},
+		{"vote_slots", int64(p.VoteSlots), 1, 10_000},
+		{"gov_deposit", int64(p.GovDeposit), 1, int64(1_000_000 * coin.LODE)},
+		{"emergency_slots", int64(p.EmergencySlots), 1, 10_000},
 	} {
 		if r.value < r.lo || r.value > r.hi {
 			return fmt.Errorf("params: %s is %d, want %d to %d", r.name, r.value, r.lo, r.hi)
@@ -143,6 +153,9 @@ func (p Params) Validate(supply coin.Amount) error {
 		return fmt.Errorf("params: %w", err)
 	}
 	switch {
+	case p.VoteSlots > p.Stake.UnbondEras*uint64(p.EraSlots):
+		// What weighs a vote must still be at stake when it is counted.
+		return fmt.Errorf("params: vote_slots is %d, more than the %d of unbond_eras", p.VoteSlots, p.Stake.UnbondEras*uint64(p.EraSlots))
 	case p.Market.SlotBlocks != p.Mpow.SlotBlocks:
 		return fmt.Errorf("params: slot_blocks is %d in mpow and %d in market", p.Mpow.SlotBlocks, p.Market.SlotBlocks)
 	case p.Market.EraSlots != uint64(p.EraSlots):

@@ -178,7 +178,7 @@ func (a *App) acceptable(txs [][]byte) error {
 	if work > maxBlockWork {
 		return fmt.Errorf("work of %d, at most %d", work, maxBlockWork)
 	}
-	if sum > a.genesis.Params.BlockBytes {
+	if sum > a.View().params.BlockBytes {
 		return errors.New("more bytes than a block may have")
 	}
 	return nil

@@ -31,7 +31,9 @@ type SoloConfig struct {
 	Dir     string  // with App nil, as in [AppConfig]
 	Genesis Genesis // with App nil
 	Audit   bool    // with App nil
-	Logger  *slog.Logger
+	// Protocol is as in [AppConfig], with App nil.
+	Protocol uint64
+	Logger   *slog.Logger
 
 	Key crypto.PrivKey // who Submit signs as; nil: nobody, use As
 	// Interval is the time between the blocks that Run makes. Zero means blocks
@@ -67,7 +69,7 @@ func NewSolo(c SoloConfig) (*Solo, error) {
 	app, own := c.App, false
 	if app == nil {
 		var err error
-		if app, err = OpenApp(AppConfig{Dir: c.Dir, Genesis: c.Genesis, Audit: c.Audit, Logger: c.Logger}); err != nil {
+		if app, err = OpenApp(AppConfig{Dir: c.Dir, Genesis: c.Genesis, Audit: c.Audit, Logger: c.Logger, Protocol: c.Protocol}); err != nil {
 			return nil, err
 		}
 		own = true
@@ -161,6 +163,9 @@ func (s *soloChain) enter(tx []byte) (<-chan TxResult, error) {
 	if s.closed {
 		return nil, refuse(CodeStopped, "the chain of this node is closed")
 	}
+	if err := s.app.Halted(); err != nil {
+		return nil, refuse(CodeStopped, "%v", err)
+	}
 	r, err := s.app.CheckTx(context.Background(), &abci.RequestCheckTx{Tx: tx})
 	if err != nil {
 		return nil, err
@@ -194,12 +199,12 @@ func (s *Solo) await(ctx context.Context, done <-chan TxResult) (TxResult, error
 }
 
 // Block makes the next block from what waits and returns it. A chain that cannot
-// go on panics, as a CometBFT node would stop. After Close it returns the zero
-// Block.
+// go on panics, as a CometBFT node would stop. After Close, and when a newer
+// build has to go on (see [App.Halted]), it returns the zero Block.
 func (s *Solo) Block() Block {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed || s.app.Halted() != nil {
 		return Block{}
 	}
 	ctx, v := context.Background(), s.app.View()
@@ -315,6 +320,9 @@ func (s *soloChain) Status() Status {
 	st := Status{Height: v.Height(), AppHash: v.AppHash(), Validator: true}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.app.Halted(); err != nil {
+		st.Stopped = err.Error()
+	}
 	if s.closed {
 		st.Stopped = "closed"
 	}

@@ -3,6 +3,7 @@ package chain
 import (
 	"bytes"
 
+	cmtproto "github.com/cometbft/cometbft/proto/tendermint/types"
 	"github.com/google/btree"
 
 	"github.com/lode-node/lode/mpow"
@@ -28,7 +29,7 @@ const (
 	keyReplica  = "r/" // node, root → replica             index.go
 	keyStake    = "s/" // …                                stake.go
 	keyTab      = "t/" // client, server → tab             credits.go
-	keyGov      = "u/" // …                                gov.go
+	keyGov      = "u/" // …                                gov.go: one letter a table
 	keyWork     = "w/" // …                                work.go: W[s], owners
 	keyFree     = "y/" // node → slot of its free report   fees.go
 
@@ -84,7 +85,8 @@ type state struct {
 	quotes quoteCheck // of registrations by hardware
 
 	events  []Event
-	pending []Event // of the message that runs
+	pending []Event                 // of the message that runs
+	version *cmtproto.VersionParams // of an upgrade that this block made
 }
 
 // newState opens a state above base for the block at height.

@@ -58,7 +58,7 @@ func TestCheckTxRefusesEachCorruption(t *testing.T) { // spec §2.3
 			}
 			return append([]byte{b[0], 0x59, 0}, b[2:]...)
 		}, CodeEncoding, "deterministic"},
-		{"two messages", func(b *Body) { b.Msg.Gov = &Vote{} }, nil, CodeEncoding, "this one 2"},
+		{"two messages", func(b *Body) { b.Msg.Gov = &Gov{} }, nil, CodeEncoding, "this one 2"},
 		{"no message", func(b *Body) { b.Msg = Msg{} }, nil, CodeEncoding, "this one 0"},
 		{"one bit of the signature", nil, func(b []byte) []byte { b[len(b)-5] ^= 1; return b }, CodeSignature, alice},
 		{"one bit of the amount", nil, func(b []byte) []byte {
@@ -247,6 +247,11 @@ func FuzzFinalizeBlock(f *testing.F) {
 		{Work: &mpow.Msg{Register: &mpow.Register{Kind: mpow.KindSimulated, Key: make([]byte, 32), Height: 1, Evidence: make([]byte, 64)}}},
 		{Work: &mpow.Msg{Report: &mpow.Signed{Body: []byte{0x80}, Sig: make([]byte, 64)}}},
 		{Announce: &Announce{Addrs: [][]byte{{4, 127, 0, 0, 1, 6, 0, 1}}}},
+		{Gov: &Gov{Propose: &Propose{Title: "t", Params: []ParamChange{{"fees.byte", 7}}}}},
+		{Gov: &Gov{Propose: &Propose{Title: "t", Upgrade: &Upgrade{Name: "u", Version: 2, Height: 1000}}}},
+		{Gov: &Gov{Propose: &Propose{Title: "t", Emergency: &mpow.Denial{CPU: new(mpow.Hash)}}}},
+		{Gov: &Gov{Propose: &Propose{Title: "t", Enclaves: &mpow.Amendment{Measurement: &mpow.Measurement{MRENCLAVE: mpow.Hash{1}, Expiry: 9999}}}}},
+		{Gov: &Gov{Vote: &Vote{Proposal: 1, Choice: Yes}}},
 	} {
 		f.Add([]byte{}, encode(Body{ChainID: "dev-test", Sender: testID(f, "alice"), Nonce: 1, Fee: coin.LODE, Msg: m}))
 	}

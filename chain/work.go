@@ -64,7 +64,7 @@ func (s *state) register(sender peer.ID, r mpow.Register) error {
 		return err
 	}
 	if known {
-		lapses.drop(s, s.lapse(old), sender)
+		s.dropLapse(old, sender)
 		if !bytes.Equal(old.Key, n.Key) {
 			enclaves.del(s, string(old.Key))
 		}
@@ -83,6 +83,14 @@ func (s *state) register(sender peer.ID, r mpow.Register) error {
 // lapse returns the first height at which a registration no longer reports.
 func (s *state) lapse(n mpow.Node) int64 {
 	return s.params.Start(n.AttestedUntil + mpow.Slot(s.params.Mpow.GraceSlots) + 1)
+}
+
+// dropLapse takes node out of the queue, where it stands by the grace of then.
+func (s *state) dropLapse(n mpow.Node, node peer.ID) {
+	lapses.drop(s, s.lapse(n), node)
+	for _, grace := range spans.must(s, spanGrace) {
+		lapses.drop(s, s.params.Start(n.AttestedUntil+mpow.Slot(grace)+1), node)
+	}
 }
 
 // lockSimBond takes the bond of a simulated registration, unless it is locked;
@@ -111,6 +119,10 @@ func (s *state) freeSimBond(node peer.ID) {
 // (spec §1.8); workload needs no closing (spec §3.7).
 func (s *state) closeSlotWork() {
 	lapses.due(s, s.params.Batch, func(node peer.ID) {
+		if at := s.lapse(nodes.must(s, node)); s.height < at { // governance gave it longer
+			lapses.push(s, at, node)
+			return
+		}
 		s.freeSimBond(node)
 		s.emit(Event{Kind: "lapsed", Node: node})
 	})
@@ -231,8 +243,9 @@ func checkWork(s *state) error {
 		}
 		return true
 	})
+	bonds = mustAdd(bonds, govDeposits(s))
 	if pot := potTable.must(s, string(potDeposits)); err == nil && bonds != pot {
-		err = fmt.Errorf("registrations lock %v, their pot holds %v (spec §9.1)", bonds, pot)
+		err = fmt.Errorf("registrations and proposals hold %v, their pot %v (spec §9.1)", bonds, pot)
 	}
 	return err
 }

@@ -202,12 +202,52 @@ func (w *world) message(name string) (string, Msg) {
 	case 28:
 		return "credit", Msg{Credit: &credit.Msg{Fund: &credit.Fund{Server: who, Amount: x}}}
 	case 29:
-		return "gov", Msg{Gov: &Vote{Proposal: 1}}
+		return w.govern()
 	case 30:
 		return "unbuilt", Msg{Work: pick(rng, &mpow.Msg{Answer: &mpow.Answer{Blocks: [][]byte{{1}}}}, &mpow.Msg{Recover: &mpow.Recover{}},
 			&mpow.Msg{Handover: &mpow.Handover{}}, &mpow.Msg{Group: &mpow.Group{Verb: "join"}}, &mpow.Msg{})}
 	}
 	return st(gpos.Msg{Unjail: &gpos.Unjail{}})
+}
+
+// govern is a proposal of any kind, likely or not, or a vote that likely passes.
+func (w *world) govern() (string, Msg) {
+	rng, open := w.rng, []uint64{0}
+	for _, p := range w.one.View().Proposals() {
+		if p.State == StateOpen {
+			open = append(open, p.ID, p.ID, p.ID)
+		}
+	}
+	if id := pick(rng, open...); id != 0 {
+		return "vote", Msg{Gov: &Gov{Vote: &Vote{Proposal: id, Choice: pick(rng, Yes, Yes, Yes, Yes, Yes, No, Abstain, Veto, "maybe")}}}
+	}
+	m := Propose{Title: pick(rng, "t", "t", "t", "t", "t", "t", "")}
+	deny := &mpow.Denial{CPU: &mpow.Hash{byte(rng.IntN(2))}}
+	switch rng.IntN(9) {
+	case 0:
+		m.Enclaves = &mpow.Amendment{Deny: deny}
+	case 1:
+		m.Enclaves = &mpow.Amendment{Allow: deny}
+	case 2:
+		m.Emergency = deny
+	case 3:
+		m.Enclaves = build(mpow.Hash{byte(rng.IntN(3))}, w.one.View().Height()+rng.Int64N(300))
+	case 4:
+		m.CancelUpgrade = true
+	case 5:
+		m.Upgrade = &Upgrade{Name: "next", Version: 2, Height: w.one.View().Height() + 10_000 + rng.Int64N(3)}
+	default:
+		named := w.one.View().Params().Named()
+		for range 1 + rng.IntN(2) {
+			p := named[rng.IntN(len(named))]
+			if p.Name == "mpow.allow_simulated" || p.Name == "market.closed" { // else the world stands still
+				continue
+			}
+			value := pick(rng, p.Value+1, p.Value-1, p.Value*2, p.Value/2, p.Value+3)
+			m.Params = append(m.Params, ParamChange{Name: p.Name, Value: value})
+		}
+	}
+	return "propose", Msg{Gov: &Gov{Propose: &m}}
 }
 
 // register returns a registration of name: a renewal, of another enclave, or bad.
@@ -420,6 +460,10 @@ func (w *world) count(raw []byte, code uint32) {
 		verb = "send"
 	case m.Announce != nil:
 		verb = "announce"
+	case m.Gov != nil && m.Gov.Propose != nil:
+		verb = "propose"
+	case m.Gov != nil:
+		verb = "vote"
 	case m.Market != nil:
 		verb = map[bool]string{true: "place"}[m.Market.Place != nil] + map[bool]string{true: "prepay"}[m.Market.Prepay != nil] +
 			map[bool]string{true: "cancel"}[m.Market.Cancel != nil] + map[bool]string{true: "settle"}[m.Market.Settle != nil] +
@@ -470,6 +514,17 @@ func TestTwoAppsAgreeOnEverything(t *testing.T) {
 			next[name]++
 			w.offer(name, verb, m, next[name]+uint64(w.rng.IntN(30)/29*w.rng.IntN(70)))
 		}
+		for _, p := range w.one.View().Proposals() {
+			for _, name := range w.names[:4] { // most proposals pass: what they change must hurt nobody
+				if p.State == StateOpen && w.rng.IntN(4) == 0 {
+					if next[name] == 0 {
+						next[name] = w.one.View().Account(testID(t, name)).Nonce
+					}
+					next[name]++
+					w.offer(name, "vote", word(p.ID, pick(w.rng, Yes, Yes, Yes, Yes, Yes, No)), next[name])
+				}
+			}
+		}
 		for _, name := range w.names[:6] {
 			if w.rng.IntN(3) > 0 {
 				continue
@@ -484,13 +539,13 @@ func TestTwoAppsAgreeOnEverything(t *testing.T) {
 		w.block()
 	}
 	for _, verb := range []string{"send", "announce", "place", "prepay", "cancel", "settle", "collect", "register", "report", "bond", "bond_extra",
-		"unbond", "rebond", "withdraw", "validate", "guarantee", "cut_guarantee", "chill", "payout", "unjail"} {
+		"unbond", "rebond", "withdraw", "validate", "guarantee", "cut_guarantee", "chill", "payout", "unjail", "propose", "vote"} {
 		if w.done[verb] == 0 || w.failed[verb] == 0 {
 			t.Errorf("%s: %d done, %d refused in a block; want some of each", verb, w.done[verb], w.failed[verb])
 		}
 	}
 	for _, kind := range []string{"listed", "unlisted", "dropped", "live", "renewed", "expired", "closed", "refunded", "collected", "registered",
-		"lapsed", "rewarded", "slashed", "set_kept", "set_elected"} {
+		"lapsed", "rewarded", "slashed", "set_kept", "set_elected", "proposed", "voted", StateEnacted, StateRejected} {
 		if w.events[kind] == 0 {
 			t.Errorf("nothing was ever %s", kind)
 		}

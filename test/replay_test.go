@@ -247,7 +247,6 @@ func TestWhatIsNotBuiltSaysSo(t *testing.T) {
 		{chain.Msg{Credit: &credit.Msg{Fund: &credit.Fund{Server: other, Amount: 1}}}, "§7.6"},
 		{chain.Msg{Credit: &credit.Msg{Close: &credit.Close{Server: other}}}, "§7.6"},
 		{chain.Msg{Credit: &credit.Msg{Claim: &credit.Claim{Receipt: credit.Receipt{Server: other, Client: other}}}}, "§7.6"},
-		{chain.Msg{Gov: &chain.Vote{}}, "§8.1"},
 	} {
 		_, err := client.Submit(t.Context(), row.msg)
 		var e *chain.Error
