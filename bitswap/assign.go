@@ -4,14 +4,22 @@ import (
 	"container/heap"
 	"math"
 	"slices"
+
+	"github.com/ipfs/go-cid"
 )
 
 // settle hands out what waits, dials who is missing, and calls for the fallback
-// where nobody is left to ask.
+// where nobody is left to ask. Files take turns at being first.
 func (s *schedule) settle() {
-	for _, f := range s.order {
+	if len(s.active) == 0 {
+		return
+	}
+	s.turn++
+	idle := false
+	for i := range s.active {
+		f := s.active[(s.turn+i)%len(s.active)]
 		if f.open == 0 {
-			f.ready, f.parked = nil, nil
+			f.ready, f.parked, idle = nil, nil, true
 			continue
 		}
 		if len(f.parked) > 0 && s.now >= f.unpark {
@@ -21,31 +29,51 @@ func (s *schedule) settle() {
 			f.parked = nil
 		}
 		s.fill(f)
-		s.dial(f)
-		s.impatient(f)
+		if f.stale {
+			f.stale = false
+			s.dial(f)
+			s.impatient(f)
+		}
+	}
+	if idle {
+		s.active = slices.DeleteFunc(s.active, func(f *file) bool { return f.open == 0 })
+	}
+}
+
+// staleAll has every file look again at who is connected.
+func (s *schedule) staleAll() {
+	for _, f := range s.active {
+		f.stale = true
 	}
 }
 
 // parkedFor is how long a want that nobody can be asked for is left alone, µs.
 const parkedFor = 1_000_000
 
-// fill asks for what is ready, the oldest first, as far as there is room.
+// fill asks for what is ready, what somebody waits for first and the oldest of
+// it first. Each want goes to the peer with the least expected finish time; if
+// that one has no room the want waits for it, and those after it see a longer
+// queue there. So a slow peer gets what the fast ones could not do sooner, and
+// no peer with room is idle for long.
 func (s *schedule) fill(f *file) {
+	if f.ready.Len() == 0 || !s.anyRoom(f) {
+		return
+	}
 	var full []*want
-	for f.ready.Len() > 0 && len(full) < 32 {
+	for f.ready.Len() > 0 && len(full) < s.lim.Ahead {
 		w := heap.Pop(&f.ready).(*want)
 		if w.done || w.open > 0 {
 			continue
 		}
 		p, hope := s.pick(w, f.ready.Len() > 0)
 		switch {
-		case p != nil:
+		case p != nil && s.room(p, w):
 			s.ask(w, p, false)
+			s.second(w, p)
 		case hope:
 			full = append(full, w)
-			if len(w.asks) == 0 { // nobody refused this one, so there is no room for any other
-				s.giveBack(f, full)
-				return
+			if p != nil {
+				p.queued += w.size
 			}
 		default:
 			s.orphan(w)
@@ -53,25 +81,41 @@ func (s *schedule) fill(f *file) {
 			f.unpark = s.now + parkedFor
 		}
 	}
-	s.giveBack(f, full)
-}
-
-func (s *schedule) giveBack(f *file, ws []*want) {
-	for _, w := range ws {
+	for _, w := range full {
 		heap.Push(&f.ready, w)
 	}
+	for i := range f.cands {
+		f.cands[i].p.queued = 0
+	}
+}
+
+// anyRoom reports whether a look at the queue can come to anything: somebody has
+// room, or nobody is left to hope for.
+func (s *schedule) anyRoom(f *file) bool {
+	hope := false
+	for i := range f.cands {
+		p := f.cands[i].p
+		if p.link != linkUp || s.now < p.until {
+			continue
+		}
+		hope = true
+		if s.room(p, f.ready[0]) {
+			return true
+		}
+	}
+	return !hope
 }
 
 // unparkAll lets wants that nobody could be asked for have another look.
 func (s *schedule) unparkAll() {
-	for _, f := range s.order {
-		f.unpark = 0
+	for _, f := range s.active {
+		f.unpark, f.stale = 0, true
 	}
 }
 
-// pick chooses the peer with the least expected finish time that has room
-// (spec §7.2). Peers below the floor count only if nobody else could ever do it.
-// Without a choice, hope tells whether somebody may have room or connect later.
+// pick chooses the peer with the least expected finish time, if that is
+// connected (spec §7.2). Peers below the floor count only if nobody else could
+// ever do it. Without a choice, hope tells whether somebody may connect later.
 // Far-ahead blocks explore newcomers.
 func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
 	var low, young *speer
@@ -79,7 +123,7 @@ func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
 	for i := range w.f.cands {
 		c := &w.f.cands[i]
 		p := c.p
-		if s.now < c.until || s.now < p.until || s.refused(w, p) || p.link == linkNone && s.now < p.redial {
+		if !s.may(w, c) || p.link == linkNone && s.now < p.redial {
 			continue
 		}
 		if p.low {
@@ -87,14 +131,14 @@ func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
 		} else {
 			hope = true
 		}
-		if p.link != linkUp || !s.room(p, w.f) {
+		if p.link != linkUp {
 			continue
 		}
 		if p.low {
-			low = s.sooner(low, p, w.f.guess)
+			low = s.sooner(low, p, w.size)
 			continue
 		}
-		best = s.sooner(best, p, w.f.guess)
+		best = s.sooner(best, p, w.size)
 		if s.par.IsYoung(p.entry) && len(p.asked) == 0 {
 			young = p
 		}
@@ -108,13 +152,16 @@ func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
 	return best, true
 }
 
-// room reports whether one more block fits the window of p. A peer below the
-// floor has room for one.
-func (s *schedule) room(p *speer, f *file) bool {
-	if len(p.asked) == 0 {
-		return true
+// may reports whether the peer of c could be asked for w: it is not in
+// quarantine, and has not said that it lacks it or what it is a part of.
+func (s *schedule) may(w *want, c *cand) bool {
+	if s.now < c.until || s.now < c.p.until {
+		return false
 	}
-	return !p.low && len(p.asked) < s.lim.Entries && p.inflight+f.guess <= p.window
+	if len(c.lost) > 0 && (s.now < c.lost[w.under] || s.now < c.lost[w.cid]) {
+		return false
+	}
+	return !s.refused(w, c.p)
 }
 
 // refused reports whether p lately said that it has not got w.
@@ -136,12 +183,6 @@ func (s *schedule) sooner(a, b *speer, size uint64) *speer {
 	return a
 }
 
-// cost is the expected time until p delivers size more bytes, in µs: what it
-// owes already comes first.
-func (s *schedule) cost(p *speer, size uint64) uint64 {
-	return s.par.Micros(p.score, size) + uint64(s.transfer(p, p.inflight))
-}
-
 // ask records that p is asked for w.
 func (s *schedule) ask(w *want, p *speer, hedge bool) {
 	a := ask{p: p, at: s.now, idle: len(p.asked) == 0, hedge: hedge}
@@ -152,42 +193,14 @@ func (s *schedule) ask(w *want, p *speer, hedge bool) {
 	}
 	w.open++
 	if a.idle {
-		p.heard = s.now
+		p.heard, p.told, p.begun, p.first = s.now, s.now, s.now, 0
+		p.flow.begin(s.now)
 	}
 	p.lastAsk = s.now
 	p.asked = append(p.asked, w)
-	p.inflight += w.f.guess
+	p.inflight += w.size
 	prio := math.MaxInt32 - int32(w.seq%(1<<30))
-	s.out = append(s.out, action{kind: doAsk, peer: p.id, cid: w.c, prio: prio, hedge: hedge})
-}
-
-// hedge asks a second peer for the block that p owes first, once it is later
-// than nine in ten, if the budget allows (spec §7.3).
-func (s *schedule) hedge(p *speer) {
-	w := p.asked[0]
-	if w.hedged || w.open != 1 || s.spare < w.f.guess {
-		return
-	}
-	i := slices.IndexFunc(w.asks, func(a ask) bool { return a.p == p })
-	due := max(int64(min(p.score.TTFB+2*p.entry.Dev, 1<<32))+s.transfer(p, w.f.guess), s.lim.HedgeMin)
-	if s.now-max(w.asks[i].at, p.heard) <= due {
-		return
-	}
-	var second *speer
-	for j := range w.f.cands {
-		c := &w.f.cands[j]
-		q := c.p
-		if q == p || q.low || q.link != linkUp || s.now < c.until || s.now < q.until || s.refused(w, q) || !s.room(q, w.f) {
-			continue
-		}
-		second = s.sooner(second, q, w.f.guess)
-	}
-	if second == nil {
-		return
-	}
-	w.hedged = true
-	s.spare -= w.f.guess
-	s.ask(w, second, true)
+	s.out = append(s.out, action{kind: doAsk, peer: p.id, cid: w.cid, prio: prio, hedge: hedge})
 }
 
 // dial connects to the best holders: four at once, more while wants find no
@@ -231,8 +244,42 @@ func (s *schedule) impatient(f *file) {
 		}
 	}
 	for _, w := range f.ready {
-		if s.now-w.born >= s.lim.Patience {
+		if !w.ahead && s.now-w.born >= s.lim.Patience {
 			s.orphan(w)
 		}
 	}
+}
+
+// giveUp fails the wants that everybody said he has not got: the fallback, and
+// all candidates that can be reached.
+func (s *schedule) giveUp() {
+	for _, f := range s.active {
+		for _, w := range slices.Clone(f.parked) {
+			if w.done || !w.hopeless || s.now-w.born < s.lim.GiveUp || !s.hopeless(w) {
+				continue
+			}
+			s.out = append(s.out, action{kind: doFail, cid: w.cid})
+			s.end(w, nil)
+		}
+		f.parked = slices.DeleteFunc(f.parked, func(w *want) bool { return w.done })
+	}
+}
+
+// hopeless reports whether no candidate is left who might have w: each said that
+// it has not, or cannot be reached. One that was silent may yet speak.
+func (s *schedule) hopeless(w *want) bool {
+	return !slices.ContainsFunc(w.f.cands, func(c cand) bool {
+		return c.p.link == linkDialing || c.p.link == linkUp && !s.refused(w, c.p) && s.now >= c.until && s.now >= c.lost[w.under]
+	})
+}
+
+// linked reports whether a block with this CID may link to others.
+func linked(c cid.Cid) bool { return c.Defined() && c.Type() != cid.Raw }
+
+// guess presumes the size of a block.
+func (s *schedule) guess(f *file, c cid.Cid) uint64 {
+	if linked(c) {
+		return s.lim.Node
+	}
+	return f.guess
 }

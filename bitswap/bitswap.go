@@ -79,6 +79,7 @@ var ErrClosed = errors.New("bitswap: exchange is closed")
 // may be called concurrently.
 type Exchange struct {
 	cfg    Config
+	ear    *ear
 	net    network.BitSwapNetwork
 	client *client.Client
 	server *server.Server
@@ -126,7 +127,7 @@ const (
 )
 
 // tickEvery is how often the scheduler looks at the clock while wants are open.
-const tickEvery = 25 * time.Millisecond
+const tickEvery = 5 * time.Millisecond
 
 // New returns an exchange that serves and fetches until ctx ends or Close is
 // called. It starts goroutines, so either must happen.
@@ -154,7 +155,8 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 	}
 	e.epoch = e.started.UnixMicro()
 	e.ctx, e.cancel = context.WithCancel(ctx)
-	e.net = bsnet.NewFromIpfsHost(cfg.Host)
+	e.ear = &ear{Host: cfg.Host}
+	e.net = bsnet.NewFromIpfsHost(e.ear)
 	e.client = e.newClient()
 	e.server = e.newServer()
 	m.follow(e)
@@ -252,6 +254,7 @@ func (e *Exchange) run() {
 				busy = false
 			case <-t.C:
 				e.mu.Lock()
+				e.listen()
 				e.sched.tick(e.now())
 				e.act()
 				busy = !e.sched.idle()
@@ -264,6 +267,25 @@ func (e *Exchange) run() {
 		}
 		t.Stop()
 	}
+}
+
+// listen tells the scheduler what has come from those who owe something. The
+// caller holds mu.
+func (e *Exchange) listen() {
+	for _, p := range e.sched.list {
+		if len(p.asked) > 0 || p.silent > 0 {
+			e.hear(p)
+		}
+	}
+}
+
+// hear tells the scheduler how many bytes have come from p. The caller holds mu.
+func (e *Exchange) hear(p *speer) {
+	rtt := int64(0)
+	if p.flow.rtt == 0 || p.flow.rough {
+		rtt = e.ear.roundTrip(p.id)
+	}
+	e.sched.bytes(e.now(), p.id, e.ear.total(p.id), rtt)
 }
 
 // lookAgain reads the holders of the files that are waited for: a first copy may
@@ -296,7 +318,7 @@ func (e *Exchange) spawn(f func()) {
 
 // act does what the scheduler decided. The caller holds mu; nothing here waits.
 func (e *Exchange) act() {
-	var orphans []cid.Cid
+	var orphans, missing []cid.Cid
 	for _, a := range e.sched.take() {
 		switch a.kind {
 		case doAsk:
@@ -313,7 +335,12 @@ func (e *Exchange) act() {
 			e.noteOutcome(a)
 		case doStall:
 			e.m.stalls.Inc()
+		case doFail:
+			missing = append(missing, a.cid)
 		}
+	}
+	for _, c := range missing {
+		e.fails(c)
 	}
 	if len(orphans) > 0 {
 		e.fallBack(orphans)

@@ -18,6 +18,8 @@ const (
 	holdersFor = time.Second
 	// dialFor is how long a holder has to answer a dial.
 	dialFor = 5 * time.Second
+	// dialTrips is how many round trips a dial takes at most: TCP, noise, yamux.
+	dialTrips = 4
 	// typicalBlock is the size for which candidates are compared in summaries.
 	typicalBlock = 256 << 10
 )
@@ -81,6 +83,7 @@ func (e *Exchange) candidates(root cid.Cid, sources []peer.AddrInfo) []source {
 			out = append(out, source{
 				Candidate: credit.Candidate{ID: a.ID, Entry: e.ledger.get(a.ID).At(e.cfg.Credit, now), Prior: e.cfg.Score(a.ID), Duty: duty},
 				Connected: e.cfg.Host.Network().Connectedness(a.ID) == libnet.Connected,
+				RTT:       e.ear.roundTrip(a.ID),
 			})
 		}
 	}
@@ -98,7 +101,9 @@ func (e *Exchange) dial(p peer.ID) {
 		rec.dialled(p)
 	}
 	e.mu.Unlock()
+	begun := time.Now()
 	err := e.cfg.Host.Connect(ctx, peer.AddrInfo{ID: p})
+	took := time.Since(begun)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -115,7 +120,7 @@ func (e *Exchange) dial(p peer.ID) {
 	for rec := range e.concerned(p) {
 		rec.linked(p)
 	}
-	e.sched.connected(e.now(), p)
+	e.sched.connected(e.now(), p, took.Microseconds()/dialTrips)
 	e.act()
 }
 

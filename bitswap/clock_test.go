@@ -13,6 +13,8 @@ import (
 	"github.com/ipfs/boxo/bitswap/network"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/host"
+	libnet "github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/credit"
@@ -48,6 +50,15 @@ func (s *wireSender) SendMsg(_ context.Context, m bsmsg.BitSwapMessage) error {
 func (s *wireSender) Reset() error       { return nil }
 func (s *wireSender) SupportsHave() bool { return true }
 
+// alone is a host without connections.
+type alone struct{ host.Host }
+
+func (alone) Network() libnet.Network { return nobody{} }
+
+type nobody struct{ libnet.Network }
+
+func (nobody) ConnsToPeer(peer.ID) []libnet.Conn { return nil }
+
 // clockOnly is an exchange with a clock and a wire, and nothing else.
 func clockOnly(ctx context.Context, t *testing.T) (*Exchange, *wire) {
 	m, err := newMetrics(nil)
@@ -60,7 +71,7 @@ func clockOnly(ctx context.Context, t *testing.T) (*Exchange, *wire) {
 	}
 	w := &wire{begun: time.Now(), sent: make(chan string, 100)}
 	e := &Exchange{
-		cfg: Config{Strategy: Enforce, Credit: credit.Default()}, net: w, ledger: led, m: m, log: slog.New(slog.DiscardHandler),
+		cfg: Config{Strategy: Enforce, Credit: credit.Default()}, net: w, ear: &ear{Host: alone{}}, ledger: led, m: m, log: slog.New(slog.DiscardHandler),
 		started: time.Now(), kick: make(chan struct{}, 1), sched: newSchedule(defaults(), credit.Default(), 1),
 		open: map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, outs: map[peer.ID]*outbox{},
 		recent: lru[cid.Cid, *record](10), index: lru[string, cid.Cid](10), trouble: lru[peer.ID, Failure](10),
@@ -79,12 +90,12 @@ func TestClockMovesAWantOffASilentPeer(t *testing.T) { // spec §7.2, §7.3
 		fast, slow := holder("fast", true), holder("slow", true)
 		fast.Prior = credit.Prior{P: 900_000}
 		e.mu.Lock()
-		e.sched.spare = 0 // no hedges
+		e.sched.budget.spare = 0 // no hedges
 		e.sched.holders(e.now(), b.Cid(), []source{fast, slow})
-		e.sched.want(e.now(), b.Cid(), b.Cid())
+		e.sched.want(e.now(), b.Cid(), pieces(b.Cid())...)
 		e.act()
 		e.mu.Unlock()
-		want := []string{"0s want fast", "1.15s cancel fast", "1.15s want slow"}
+		want := []string{"0s want fast", "800ms cancel fast", "800ms want slow"}
 		got := []string{<-w.sent}
 		var both sync.WaitGroup
 		both.Go(func() { got = append(got, <-w.sent, <-w.sent) })

@@ -321,6 +321,7 @@ func (e *Exchange) noteOutcome(a action) {
 func (e *Exchange) noteExtra(from peer.ID, c cid.Cid, size uint64) {
 	if rec, ok := e.recent.Peek(c); ok {
 		e.m.duplicates.Add(float64(size))
+		e.sched.block(e.now(), from, c, size)
 		if rec != nil {
 			rec.Duplicates += size
 		}

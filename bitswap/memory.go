@@ -19,7 +19,7 @@ func (f *file) cand(p *speer) *cand {
 func (s *schedule) file(root cid.Cid) *file {
 	f := s.files[root]
 	if f == nil {
-		f = &file{root: root, guess: s.lim.Guess}
+		f = &file{root: root, guess: s.lim.Leaf}
 		s.files[root] = f
 		s.order = append(s.order, f)
 	}
@@ -73,16 +73,29 @@ func (s *schedule) prune() {
 	}
 }
 
-// wants is a heap of wants, the oldest first.
+// wants is a heap of wants: those that somebody waits for first, then the oldest.
 type wants []*want
 
-func (h wants) Len() int           { return len(h) }
-func (h wants) Less(i, j int) bool { return h[i].seq < h[j].seq }
-func (h wants) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *wants) Push(x any)        { *h = append(*h, x.(*want)) }
+func (h wants) Len() int { return len(h) }
+func (h wants) Less(i, j int) bool {
+	if h[i].ahead != h[j].ahead {
+		return h[j].ahead
+	}
+	return h[i].seq < h[j].seq
+}
+func (h wants) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+func (h *wants) Push(x any) {
+	w := x.(*want)
+	w.at = len(*h)
+	*h = append(*h, w)
+}
 func (h *wants) Pop() any {
 	last := len(*h) - 1
 	w := (*h)[last]
+	w.at = -1
 	(*h)[last] = nil
 	*h = (*h)[:last]
 	return w

@@ -7,51 +7,25 @@ import (
 	"github.com/lode-node/lode/credit"
 )
 
-// patience is how long p may be silent with wants outstanding, in µs.
-func (s *schedule) patience(p *speer) int64 {
-	latency := s.lim.StallMax
-	if p.entry.TTFB > 0 {
-		latency = min(max(4*int64(min(p.entry.TTFB, 1<<32)), s.lim.StallMin), s.lim.StallMax)
-	}
-	return (latency + 2*s.transfer(p, p.asked[0].f.guess)) << min(p.strikes, 3)
-}
-
-// transfer is how long size bytes from p take, in µs, at most a minute.
-func (s *schedule) transfer(p *speer, size uint64) int64 {
-	return int64(min(size*1_000_000/max(p.score.Rate, 1), 60_000_000))
-}
-
-// stall takes everything back from a silent peer, which is asked again after a
-// pause, for one block at first.
-func (s *schedule) stall(p *speer) {
-	kind := credit.Timeout
-	if s.heard <= p.heard {
-		kind = credit.Failed // nobody else was heard either: it may be our own link
-	}
-	s.out = append(s.out, action{kind: doStall, peer: p.id})
-	s.book(p, credit.Event{Kind: kind, Duty: s.owes(p)})
-	s.pause(p)
-	s.takeBack(p, true)
-}
-
-// pause keeps p from being asked, longer with each failure in a row.
-func (s *schedule) pause(p *speer) {
-	p.until = s.now + s.lim.Backoff<<min(p.strikes, 6)
-	p.strikes++
-	p.window = s.lim.Guess
-}
-
 // takeBack gives what p was asked to others.
 func (s *schedule) takeBack(p *speer, cancel bool) {
 	for len(p.asked) > 0 {
 		w := p.asked[0]
 		i := slices.IndexFunc(w.asks, func(a ask) bool { return a.p == p && a.state == askOpen })
-		if cancel && !w.orphan { // the fallback may have asked the same peer on the same wire
-			s.out = append(s.out, action{kind: doCancel, peer: p.id, cid: w.c})
+		if cancel && (p.silent == 0 || !w.cid.Equals(p.owed)) {
+			s.tell(w, p)
 		}
 		s.close(w, i, askLost)
 	}
 	p.inflight = 0
+}
+
+// tell cancels w at p. What comes nevertheless counts as extra.
+func (s *schedule) tell(w *want, p *speer) {
+	if w.orphan {
+		return // the fallback may have asked the same peer on the same wire
+	}
+	s.out = append(s.out, action{kind: doCancel, peer: p.id, cid: w.cid})
 }
 
 // close ends ask i of w as state, and queues w if nobody else is asked.
@@ -73,40 +47,58 @@ func (s *schedule) release(p *speer, w *want) {
 	if i := slices.Index(p.asked, w); i >= 0 {
 		p.asked = slices.Delete(p.asked, i, i+1)
 	}
-	p.inflight -= min(w.f.guess, p.inflight)
+	p.inflight -= min(w.size, p.inflight)
 	if len(p.asked) == 0 {
-		p.inflight, p.got, p.busy = 0, 0, 0
+		p.inflight = 0
+		p.flow.rest(s.now)
 	}
 }
 
 // end removes w; all who were asked but from are told.
 func (s *schedule) end(w *want, from *speer) {
 	w.done = true
-	delete(s.wants, w.c)
+	delete(s.wants, w.cid)
+	if w.at >= 0 {
+		heap.Remove(&w.f.ready, w.at)
+	}
 	for i := range w.asks {
 		a := &w.asks[i]
 		if a.state != askOpen {
 			continue
 		}
-		if a.p != from {
-			s.out = append(s.out, action{kind: doCancel, peer: a.p.id, cid: w.c})
-		}
-		if from != nil && a.p != from && w.hedged && !a.hedge && a.p.heard <= a.at {
-			s.book(a.p, credit.Event{Kind: credit.Slow, Duty: s.dutyOf(w.f, a.p), TTFB: uint64(max(s.now-a.at, 1))})
-		}
 		a.state = askLost
 		s.release(a.p, w)
+		if a.p != from {
+			s.lost(w, a, from != nil)
+		}
 	}
 	w.f.open--
 }
 
-// orphan calls for the fallback, once.
+// lost ends ask a of w, which another has met if met says so.
+func (s *schedule) lost(w *want, a *ask, met bool) {
+	p := a.p
+	paid := w.copies > 0
+	w.copies--
+	s.budget.cancelled(p, w.cid, w.size, s.now+2*s.firstByte(p)+s.lim.StallMin, paid)
+	silent := met && p.heard <= a.at && s.now-a.at > s.due(p)
+	if silent && !a.hedge {
+		s.book(p, credit.Event{Kind: credit.Slow, Duty: s.dutyOf(w.f, p), TTFB: uint64(max(s.now-a.at, 1))})
+	}
+	if silent && p.link == linkUp {
+		s.stall(p, w)
+		return
+	}
+	s.out = append(s.out, action{kind: doCancel, peer: p.id, cid: w.cid})
+}
+
+// orphan calls for the fallback, once. What nobody waits for is not worth it.
 func (s *schedule) orphan(w *want) {
-	if w.orphan || w.done {
+	if w.orphan || w.done || w.ahead {
 		return
 	}
 	w.orphan = true
-	s.out = append(s.out, action{kind: doFallback, cid: w.c})
+	s.out = append(s.out, action{kind: doFallback, cid: w.cid})
 }
 
 // book applies ev to the peer's entry and hands it to the ledger.
@@ -123,7 +115,7 @@ func (s *schedule) rescore(p *speer) {
 	p.low = p.score.P < s.par.Floor
 }
 
-// owes reports whether p owes any file that is being fetched.
+// owes reports whether p owes any file that is being fetched, or was lately.
 func (s *schedule) owes(p *speer) bool {
 	return slices.ContainsFunc(s.order, func(f *file) bool { return s.dutyOf(f, p) })
 }

@@ -37,6 +37,9 @@ func (e *Exchange) ReceiveMessage(ctx context.Context, from peer.ID, msg bsmsg.B
 // The caller holds mu.
 func (e *Exchange) receive(from peer.ID, msg bsmsg.BitSwapMessage) []blocks.Block {
 	var wanted []blocks.Block
+	if p := e.sched.peers[from]; p != nil {
+		e.hear(p)
+	}
 	for _, b := range msg.Blocks() {
 		if e.arrived(from, b) {
 			wanted = append(wanted, b)
@@ -55,7 +58,7 @@ func (e *Exchange) PeerConnected(p peer.ID) {
 	e.server.PeerConnected(p)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.sched.connected(e.now(), p)
+	e.sched.connected(e.now(), p, 0)
 	e.act()
 }
 
@@ -66,6 +69,7 @@ func (e *Exchange) PeerDisconnected(p peer.ID) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.sched.gone(e.now(), p)
+	e.ear.forget(p)
 	if o := e.outs[p]; o != nil && !o.running {
 		delete(e.outs, p)
 		e.spawn(o.close)

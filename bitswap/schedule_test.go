@@ -38,6 +38,13 @@ func keys(from, n int) (out []cid.Cid) {
 	return out
 }
 
+func pieces(cs ...cid.Cid) (out []piece) {
+	for _, c := range cs {
+		out = append(out, piece{cid: c})
+	}
+	return out
+}
+
 // holder is a candidate that owes the file, connected or not.
 func holder(id peer.ID, up bool) source {
 	return source{Candidate: credit.Candidate{ID: id, Duty: true}, Connected: up}
@@ -102,7 +109,7 @@ func advance(s *schedule, to int64) {
 func TestBestHolderIsAskedStraight(t *testing.T) { // spec §7.2
 	s := testSchedule()
 	s.holders(start, key(0), []source{known("b", 80*ms), known("a", 20*ms), known("c", 50*ms)})
-	s.want(start, key(0), key(0))
+	s.want(start, key(0), pieces(key(0))...)
 	expect(t, s, "one want", "ask a 0")
 	wanted, asked := s.block(start+20*ms, "a", key(0), block)
 	if !wanted || !asked || !s.idle() {
@@ -114,9 +121,9 @@ func TestBestHolderIsAskedStraight(t *testing.T) { // spec §7.2
 func TestThreeHoldersAreDialledAtOnceAndTheFirstUpIsAsked(t *testing.T) {
 	s := testSchedule()
 	s.holders(start, key(0), []source{holder("a", false), holder("b", false), holder("c", false), holder("d", false)})
-	s.want(start, key(0), key(0))
+	s.want(start, key(0), pieces(key(0))...)
 	expect(t, s, "cold", "dial a", "dial b", "dial c", "dial d") // a want waits, so more than three may be of use
-	s.connected(start+50*ms, "c")
+	s.connected(start+50*ms, "c", 0)
 	expect(t, s, "first up", "ask c 0")
 	s.gone(start+60*ms, "a")
 	expect(t, s, "failed dial", "book a failed duty")
@@ -124,7 +131,7 @@ func TestThreeHoldersAreDialledAtOnceAndTheFirstUpIsAsked(t *testing.T) {
 
 func TestNobodyKnownMeansFallbackAtOnce(t *testing.T) { // spec §6.3
 	s := testSchedule()
-	s.want(start, cid.Undef, key(1), key(2))
+	s.want(start, cid.Undef, pieces(key(1), key(2))...)
 	expect(t, s, "no holders", "fallback 1", "fallback 2")
 	if wanted, asked := s.block(start+ms, "stranger", key(1), block); !wanted || asked {
 		t.Errorf("wanted %v, asked %v; want a block that nobody was asked for", wanted, asked)
@@ -138,7 +145,7 @@ func TestNobodyKnownMeansFallbackAtOnce(t *testing.T) { // spec §6.3
 func TestDontHaveReroutesAtOnceAndCostsTheHolder(t *testing.T) { // spec §7.2
 	s := testSchedule()
 	s.holders(start, key(0), []source{known("a", 20*ms), known("b", 50*ms)})
-	s.want(start, key(0), key(0))
+	s.want(start, key(0), pieces(key(0))...)
 	expect(t, s, "want", "ask a 0")
 	before := s.peers["a"].score.P
 	s.dontHave(start+20*ms, "a", key(0))
@@ -161,7 +168,7 @@ func TestDontHaveFromASourceIsFree(t *testing.T) { // spec §6.2
 	src := known("a", 20*ms)
 	src.Duty = false
 	s.holders(start, key(0), []source{src})
-	s.want(start, key(0), key(0))
+	s.want(start, key(0), pieces(key(0))...)
 	before := s.peers["a"].score.P
 	s.take()
 	s.dontHave(start+ms, "a", key(0))
@@ -175,32 +182,34 @@ func TestAPeerThatLacksThreeBlocksIsPresumedToLackTheFile(t *testing.T) {
 	s := testSchedule()
 	s.holders(start, key(0), []source{known("a", 20*ms), known("b", 50*ms)})
 	for i := range 3 {
-		s.want(start, key(0), key(i))
+		s.want(start, key(0), pieces(key(i))...)
 		s.dontHave(start+ms, "a", key(i))
 		s.block(start+2*ms, "b", key(i), block)
 	}
 	s.take()
-	s.want(start+3*ms, key(0), key(9))
+	s.want(start+3*ms, key(0), pieces(key(9))...)
 	expect(t, s, "fourth", "ask b 9")
 }
 
 func TestSilentPeerStallsWithinItsLimit(t *testing.T) { // spec §7.2
 	s := testSchedule()
-	s.spare = 0 // no hedges
+	s.budget.spare = 0 // no hedges
 	s.holders(start, key(0), []source{known("a", 20*ms), known("b", 500*ms)})
-	s.want(start, key(0), key(0), key(1))
+	s.want(start, key(0), pieces(key(0), key(1))...)
 	expect(t, s, "want", "ask a 0", "ask a 1")
-	advance(s, start+400*ms)
+	advance(s, start+100*ms)
 	expect(t, s, "before the limit")
-	advance(s, start+500*ms)
-	expect(t, s, "after it", "stall a", "book a failed duty", "cancel a 0", "cancel a 1", "ask b 0", "ask b 1")
+	advance(s, start+125*ms)
+	expect(t, s, "after it", "stall a", "cancel a 1", "ask b 0", "ask b 1") // 0 is what a may still clear itself with
+	advance(s, start+400*ms)
+	expect(t, s, "still silent", "cancel a 0", "book a failed duty")
 	s.block(start+900*ms, "b", key(0), block)
 	s.take()
-	s.want(start+901*ms, key(0), key(2))
+	s.want(start+901*ms, key(0), pieces(key(2))...)
 	expect(t, s, "quarantine", "ask b 2")
 	s.block(start+910*ms, "b", key(1), block)
 	s.block(start+910*ms, "b", key(2), block)
-	s.want(start+3*sec, key(0), key(3), key(4), key(5))
+	s.want(start+3*sec, key(0), pieces(key(3), key(4), key(5))...)
 	got := say(s.take())
 	if n := len(slices.DeleteFunc(got, func(x string) bool { return x[:5] != "ask a" })); n > 1 {
 		t.Errorf("back from quarantine a was asked for %d blocks, want one at most", n)
@@ -209,14 +218,14 @@ func TestSilentPeerStallsWithinItsLimit(t *testing.T) { // spec §7.2
 
 func TestSilenceIsBlamedOnlyIfOthersWereHeard(t *testing.T) { // it may be our own link
 	s := testSchedule()
-	s.spare = 0
+	s.budget.spare = 0
 	s.holders(start, key(0), []source{known("a", 20*ms), known("b", 21*ms)})
 	ks := keys(0, 10)
-	s.want(start, key(0), ks...)
+	s.want(start, key(0), pieces(ks...)...)
 	s.take()
 	var atB []cid.Cid
 	for _, w := range s.peers["b"].asked {
-		atB = append(atB, w.c)
+		atB = append(atB, w.cid)
 	}
 	if len(atB) == 0 {
 		t.Fatal("nothing was asked of b")
@@ -234,15 +243,18 @@ func TestSilenceIsBlamedOnlyIfOthersWereHeard(t *testing.T) { // it may be our o
 func TestLateBlockIsHedged(t *testing.T) { // spec §7.3
 	s := testSchedule()
 	s.holders(start, key(0), []source{known("a", 20*ms), known("b", 50*ms)})
-	s.want(start, key(0), key(0))
+	s.want(start, key(0), pieces(key(0))...)
 	expect(t, s, "want", "ask a 0")
-	advance(s, start+125*ms)
+	advance(s, start+75*ms)
 	expect(t, s, "late", "hedge b 0")
-	s.block(start+180*ms, "b", key(0), block)
-	expect(t, s, "second first", "book b served duty", "cancel a 0", "book a slow duty")
-	s.spare = 0
-	s.want(start+200*ms, key(0), key(1))
-	advance(s, start+400*ms)
+	s.block(start+90*ms, "b", key(0), block)
+	expect(t, s, "second first", "book b served duty", "book a slow duty", "stall a")
+	s.bytes(start+95*ms, "a", 1000, 0)
+	advance(s, start+600*ms)
+	expect(t, s, "a is slow, not silent")
+	s.budget.spare = 0
+	s.want(start+600*ms, key(0), pieces(key(1))...)
+	advance(s, start+650*ms)
 	if got := say(s.take()); slices.ContainsFunc(got, func(x string) bool { return x[:5] == "hedge" }) {
 		t.Errorf("hedged without budget: %q", got)
 	}
@@ -251,7 +263,7 @@ func TestLateBlockIsHedged(t *testing.T) { // spec §7.3
 func TestCorruptPeerLosesEverythingAtOnce(t *testing.T) { // spec §7.2
 	s := testSchedule()
 	s.holders(start, key(0), []source{known("a", 20*ms), known("b", 500*ms)})
-	s.want(start, key(0), key(0), key(1))
+	s.want(start, key(0), pieces(key(0), key(1))...)
 	s.take()
 	s.unwanted(start+ms, "a")
 	expect(t, s, "forged", "book a corrupt duty", "cancel a 0", "cancel a 1", "ask b 0", "ask b 1")
@@ -265,7 +277,7 @@ func TestCorruptPeerLosesEverythingAtOnce(t *testing.T) { // spec §7.2
 func TestLostConnectionGivesWantsToOthers(t *testing.T) {
 	s := testSchedule()
 	s.holders(start, key(0), []source{known("a", 20*ms), known("b", 500*ms)})
-	s.want(start, key(0), key(0))
+	s.want(start, key(0), pieces(key(0))...)
 	s.take()
 	s.gone(start+ms, "a")
 	expect(t, s, "gone", "book a failed duty", "ask b 0")
@@ -283,13 +295,13 @@ func TestLostConnectionGivesWantsToOthers(t *testing.T) {
 func TestFallbackDoesNotWaitForADialToTimeOut(t *testing.T) {
 	s := testSchedule()
 	s.holders(start, key(0), []source{holder("a", false)})
-	s.want(start, key(0), key(0))
+	s.want(start, key(0), pieces(key(0))...)
 	expect(t, s, "cold", "dial a")
 	advance(s, start+450*ms)
 	expect(t, s, "patient")
 	advance(s, start+525*ms)
 	expect(t, s, "no longer", "fallback 0")
-	s.connected(start+600*ms, "a")
+	s.connected(start+600*ms, "a", 0)
 	expect(t, s, "both paths", "ask a 0")
 }
 
@@ -298,7 +310,7 @@ func TestPeerBelowTheFloorIsAskedOnlyIfNobodyIsLeft(t *testing.T) { // spec §7.
 	low := known("low", 1*ms)
 	low.Entry.DutyMisses = 1_000_000_000
 	s.holders(start, key(0), []source{low, known("slow", 900*ms)})
-	s.want(start, key(0), keys(0, 40)...)
+	s.want(start, key(0), pieces(keys(0, 40)...)...)
 	for _, a := range s.take() {
 		if a.kind == doAsk && a.peer == "low" {
 			t.Fatalf("asked %v of a peer below the floor", a.cid)
@@ -319,7 +331,7 @@ func TestPeerBelowTheFloorIsAskedOnlyIfNobodyIsLeft(t *testing.T) { // spec §7.
 func TestDroppedWantIsCancelled(t *testing.T) {
 	s := testSchedule()
 	s.holders(start, key(0), []source{known("a", 20*ms)})
-	s.want(start, key(0), key(0))
+	s.want(start, key(0), pieces(key(0))...)
 	s.take()
 	s.drop(start+ms, key(0), key(7))
 	expect(t, s, "drop", "cancel a 0")
@@ -332,7 +344,7 @@ func TestPruneBoundsWhatIsRemembered(t *testing.T) {
 	s := testSchedule()
 	for i := range 3 * filesKept {
 		s.holders(start, key(i), []source{holder(peer.ID(fmt.Sprintf("p%d", i)), true)})
-		s.want(start, key(i), key(i))
+		s.want(start, key(i), pieces(key(i))...)
 		s.block(start, peer.ID(fmt.Sprintf("p%d", i)), key(i), block)
 	}
 	for i := range 2 * peersKept {

@@ -204,7 +204,11 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 		r.offs = append(r.offs, context.AfterFunc(s.ctx, func() { e.abandon(r, ended(s.ctx)) }))
 	}
 	e.m.wants.Add(float64(len(keys)))
-	e.sched.want(e.now(), r.root, keys...)
+	ps := make([]piece, len(keys))
+	for i, c := range keys {
+		ps[i] = piece{cid: c}
+	}
+	e.sched.want(e.now(), r.root, ps...)
 	e.rescue(r, keys)
 	e.act()
 	return r, nil
@@ -303,6 +307,17 @@ func (e *Exchange) abandon(r *request, cause error) {
 	if !e.closed {
 		e.sched.drop(e.now(), over...)
 		e.act()
+	}
+}
+
+// fails ends what waits for c, which nobody has. The caller holds mu.
+func (e *Exchange) fails(c cid.Cid) {
+	reqs := e.waiting[c]
+	delete(e.waiting, c)
+	for _, r := range reqs {
+		if delete(r.left, c); len(r.left) == 0 {
+			e.finish(r, fmt.Errorf("nobody has it: %w", ipld.ErrNotFound{Cid: c}))
+		}
 	}
 }
 

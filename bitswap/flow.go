@@ -1,0 +1,163 @@
+package bitswap
+
+// A flow is how fast bytes come over one connection, as far as is known. Times
+// are in µs.
+type flow struct {
+	rtt    int64  // round trip of the connection; 0 = not known
+	rough  bool   // taken from the time of the dial
+	total  uint64 // bytes heard, as the wire counts them
+	blocks uint64 // bytes of blocks, where nobody counts on the wire
+	at     int64  // when bytes last came
+	mark   uint64 // bytes at the start of the stretch that is measured
+	since  int64  // when it started; 0 = none is measured
+	rate   uint64 // bytes a second over the last stretches; 0 = not measured
+	whole  uint64 // bytes heard when the last block was complete
+}
+
+// A rate is measured over stretches of at least that many µs, or of that many
+// bytes when the work ends before.
+const (
+	stretch = 20_000
+	enough  = 64 << 10
+)
+
+// The rate presumed of a connection of which only the round trip is known: what
+// a stock server has under way at a time, over that.
+const (
+	underWay = 1 << 20
+	nearest  = 5_000 // µs; links are not endless
+)
+
+func (f *flow) bytes() uint64 { return max(f.total, f.blocks) }
+
+// add takes the count of the wire, and reports whether bytes came since.
+func (f *flow) add(now int64, total uint64) bool {
+	was := f.bytes()
+	f.total = total
+	if f.bytes() <= was {
+		return false
+	}
+	f.at = now
+	f.measure(now)
+	return true
+}
+
+// block takes a whole block.
+func (f *flow) block(now int64, size uint64) {
+	f.blocks += size
+	if f.blocks > f.total {
+		f.at = now
+		f.measure(now)
+	}
+	f.whole = f.bytes()
+}
+
+// begin starts a stretch, when a peer that was idle is asked: its bytes begin to
+// come a round trip later.
+func (f *flow) begin(now int64) {
+	f.mark, f.since, f.whole = f.bytes(), now+f.rtt, f.bytes()
+}
+
+// measure ends the stretch under way if it is long enough, and starts the next.
+// The rate rises fast and falls faster: it says when work at hand will be done.
+func (f *flow) measure(now int64) {
+	took := now - f.since
+	if f.since == 0 || took < max(stretch, f.rtt) {
+		return
+	}
+	f.learn(took)
+	f.mark, f.since = f.bytes(), now
+}
+
+// learn takes the bytes of the last µs into the rate.
+func (f *flow) learn(took int64) {
+	sample := max((f.bytes()-f.mark)*1_000_000/uint64(took), 1)
+	if f.rate == 0 {
+		f.rate = sample
+	} else {
+		f.rate = (f.rate + sample) / 2
+	}
+}
+
+// rest ends the stretch under way: there is no more work.
+func (f *flow) rest(now int64) {
+	if took := now - f.since; f.since > 0 && took >= 1000 && f.bytes()-f.mark >= enough {
+		f.learn(took)
+	}
+	f.since = 0
+}
+
+// sample is the rate for the ledger, 0 if there is none newer than asked.
+func (f *flow) sample(now, asked int64) uint64 {
+	if f.rate == 0 || now-asked < stretch/2 {
+		return 0
+	}
+	return f.rate
+}
+
+// rate is how fast bytes of p come, measured or presumed, in bytes a second. A
+// peer that has been quiet with work at hand counts as slower the longer it is.
+func (s *schedule) rate(p *speer) uint64 {
+	r := p.flow.rate
+	switch {
+	case r > 0:
+	case p.entry.Rate == 0 && p.flow.rtt > 0:
+		return uint64(underWay * 1_000_000 / max(p.flow.rtt, nearest))
+	default:
+		return max(p.score.Rate, 1)
+	}
+	if took := s.now - p.flow.since; len(p.asked) > 0 && took > 4*max(stretch, p.flow.rtt) {
+		r = min(r, (p.flow.bytes()-p.flow.mark)*1_000_000/uint64(took))
+	}
+	return max(r, 1)
+}
+
+// firstByte is how long p takes to begin an answer, in µs: by its history, but
+// never under the round trip; without any, a little over that.
+func (s *schedule) firstByte(p *speer) int64 {
+	if p.entry.TTFB > 0 {
+		return max(int64(min(p.entry.TTFB, 1<<32)), p.flow.rtt)
+	}
+	if p.flow.rtt > 0 {
+		return p.flow.rtt + p.flow.rtt/4
+	}
+	return int64(min(p.score.TTFB, 1<<32))
+}
+
+// deviation is how far the time to the first byte strays, in µs.
+func (s *schedule) deviation(p *speer) int64 { return int64(min(p.entry.Dev, 1<<32)) }
+
+// transfer is how long size bytes from p take, in µs, at most a minute.
+func (s *schedule) transfer(p *speer, size uint64) int64 {
+	return int64(min(size*1_000_000/s.rate(p), 60_000_000))
+}
+
+// widen grows the window of p, which delivered size bytes: twice what can be
+// under way, so that it may still grow, and never so much that what it holds up
+// when it fails would matter.
+func (s *schedule) widen(p *speer, size uint64) {
+	under := s.rate(p) / 1000 * uint64(min(s.firstByte(p), 1_000_000)) / 1000
+	room := max(2*s.lim.Window, 2*(under+size))
+	p.window = min(max(p.window, s.lim.Window)+size, room, s.lim.WindowMax)
+}
+
+// room reports whether w fits the window of p now. Two blocks always do, so that
+// a link is never idle for a round trip; a peer below the floor, or back from a
+// pause, has room for one.
+func (s *schedule) room(p *speer, w *want) bool {
+	switch n := len(p.asked); {
+	case n == 0:
+		return true
+	case p.low || p.probe || n >= s.lim.Entries:
+		return false
+	default:
+		return n == 1 || p.inflight+w.size <= p.window
+	}
+}
+
+// cost is the expected time until p delivers size more bytes, in µs: what it
+// owes already, or is to be asked for, comes first (spec §7.2).
+func (s *schedule) cost(p *speer, size uint64) int64 {
+	fail := int64((1_000_000 - min(p.score.P, 1_000_000)) * s.par.FailMicros / 1_000_000)
+	return fail + max(s.firstByte(p), s.transfer(p, p.inflight+p.queued)) + s.transfer(p, size)
+}
