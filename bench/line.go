@@ -16,9 +16,19 @@ type line struct {
 	rng  *rand.Rand
 	free time.Time // when the bottleneck has sent all that was put in
 	last time.Time // when the latest datagram comes out that nothing may overtake
+	wait []*slot   // datagrams before the bottleneck, in order; others have left it
 	knot time.Time // since when jitter walks between the two below
 	from time.Duration
 	to   time.Duration
+}
+
+// A slot is a datagram before the bottleneck, of which a change of rate moves
+// the time.
+type slot struct {
+	leaves time.Time // the bottleneck
+	due    time.Time // at the other end
+	gone   bool      // delivered
+	sooner func()    // called when due has become earlier; nil = nobody cares
 }
 
 // newLine returns an idle line. rtt is the round trip of the link, of which
@@ -29,14 +39,34 @@ func newLine(p Pipe, rtt time.Duration, seed, way uint64) *line {
 	return l
 }
 
-// set changes the pipe for what is put in from now on. What waits comes out when
-// it was to, but if the new rate is greater, what follows waits no longer than
-// it lets that take.
+// set changes the pipe. What waits for the bottleneck leaves it at the new rate,
+// what has left it comes out when it was to. A stream's bytes, which it does not
+// hold, come out when they were to; what follows them waits as if they did not.
 func (l *line) set(now time.Time, p Pipe, rtt time.Duration) {
-	if behind := l.free.Sub(now); l.free.After(now) && p.Rate > l.p.Rate {
-		l.free = now.Add(time.Duration(float64(behind) * float64(l.p.Rate) / float64(p.Rate)))
-	} else if p.Rate <= 0 {
-		l.free = now
+	stretch := 0.0
+	if p.Rate > 0 {
+		stretch = float64(l.p.Rate) / float64(p.Rate)
+	}
+	moved := func(t time.Time) time.Time {
+		return now.Add(time.Duration(float64(t.Sub(now)) * stretch))
+	}
+	l.leave(now)
+	if l.free.After(now) {
+		l.free = moved(l.free)
+	}
+	before := now
+	for _, s := range l.wait {
+		was := s.due
+		leaves := moved(s.leaves)
+		s.due = s.due.Add(leaves.Sub(s.leaves) + p.Delay - l.p.Delay)
+		s.leaves = leaves
+		if s.due.Before(before) {
+			s.due = before
+		}
+		before, l.last = s.due, s.due
+		if s.due.Before(was) && s.sooner != nil {
+			s.sooner()
+		}
 	}
 	if p.Buffer == 0 {
 		p.Buffer = max(256<<10, int(float64(p.Rate)/8*rtt.Seconds()))
@@ -52,9 +82,19 @@ func (l *line) takes(size int) time.Duration {
 	return time.Duration(float64(size) * 8 / float64(l.p.Rate) * float64(time.Second))
 }
 
-// wait is how long it takes until the buffer has room for size bytes more; what
+// leave forgets what is no longer before the bottleneck.
+func (l *line) leave(now time.Time) {
+	n := 0
+	for n < len(l.wait) && !l.wait[n].leaves.After(now) {
+		n++
+	}
+	clear(l.wait[:n])
+	l.wait = l.wait[n:]
+}
+
+// room is how long it takes until the buffer has room for size bytes more; what
 // is larger than the buffer waits until that is empty.
-func (l *line) wait(now time.Time, size int) time.Duration {
+func (l *line) room(now time.Time, size int) time.Duration {
 	if l.p.Rate <= 0 || !l.free.After(now) { // free is the zero time at first, which no difference can hold
 		return 0
 	}
@@ -72,27 +112,33 @@ func (l *line) pass(now time.Time, size int) time.Time {
 }
 
 // datagram puts a packet in, and returns when it comes out, or false if it is
-// lost or finds the buffer full. One that is reordered takes half the delay, so
-// that it overtakes those before it.
-func (l *line) datagram(now time.Time, size int) (time.Time, bool) {
-	if l.wait(now, size) > 0 {
-		return time.Time{}, false
+// lost or finds the buffer full; with its slot, if it waits for a rate. One that
+// is reordered takes half the delay, so that it overtakes those before it.
+func (l *line) datagram(now time.Time, size int) (time.Time, *slot, bool) {
+	if l.room(now, size) > 0 {
+		return time.Time{}, nil, false
 	}
 	out := l.pass(now, size)
 	if l.hits(l.p.Loss) { // on the wire: it took its turn
-		return time.Time{}, false
+		return time.Time{}, nil, false
 	}
 	if l.hits(l.p.Reorder) {
-		return out.Add(-l.p.Delay / 2), true
+		return out.Add(-l.p.Delay / 2), nil, true
 	}
 	if out.Before(l.last) {
 		out = l.last
 	}
 	l.last = out
-	return out, true
+	if l.p.Rate <= 0 {
+		return out, nil, true
+	}
+	l.leave(now)
+	s := &slot{leaves: l.free, due: out}
+	l.wait = append(l.wait, s)
+	return out, s, true
 }
 
-// stream puts bytes of a stream in, for which [line.wait] is zero, and returns
+// stream puts bytes of a stream in, for which [line.room] is zero, and returns
 // when they come out. A stream loses nothing: a segment lost is sent again, and
 // arrives one round trip later. That those behind it wait is the stream's to
 // see to.

@@ -39,7 +39,7 @@ func TestLineDelaysByRateAndDistance(t *testing.T) {
 			start := time.Unix(0, 0)
 			l := newLine(c.p, 0, 1, up)
 			for i, p := range c.puts {
-				due, ok := l.datagram(start.Add(p.at), p.size)
+				due, _, ok := l.datagram(start.Add(p.at), p.size)
 				out := due.Sub(start)
 				if !ok {
 					out = -1
@@ -74,7 +74,7 @@ func TestLineDrawsBySeed(t *testing.T) {
 		l := newLine(Pipe{Delay: 20 * milli, Jitter: 5 * milli, Loss: 100_000, Reorder: 50_000}, 40*milli, seed, way)
 		start, all := time.Unix(0, 0), ""
 		for i := range 200 {
-			due, ok := l.datagram(start.Add(time.Duration(i)*milli), 1500)
+			due, _, ok := l.datagram(start.Add(time.Duration(i)*milli), 1500)
 			all += fmt.Sprint(due.Sub(start), ok, " ")
 		}
 		return all
@@ -95,7 +95,7 @@ func TestLineLosesAndJittersAsAsked(t *testing.T) {
 	least, most := time.Hour, time.Duration(0)
 	for i := range n {
 		now := start.Add(time.Duration(i) * milli / 2)
-		due, ok := l.datagram(now, 100)
+		due, _, ok := l.datagram(now, 100)
 		if !ok {
 			lost++
 			continue
@@ -139,7 +139,7 @@ func TestCircuitMakesStreamsWaitAndChangesMidRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		p := Pipe{Rate: 8e6, Buffer: 2000, Delay: 10 * milli}
-		c := newCircuit(Link{p, p}, 1)
+		c := newCircuit(Link{p, p}, 1, 1)
 		for i, want := range []struct{ out, wait time.Duration }{{12 * milli, 0}, {0, 2 * milli}} {
 			due, wait := c.stream(up, 2000)
 			if wait != want.wait || wait == 0 && due.Sub(start) != want.out {
@@ -166,13 +166,75 @@ func TestLineRecoversFromABrownout(t *testing.T) {
 	for _, c := range []struct {
 		rate int64
 		want time.Duration
-	}{{8e6, 21 * milli}, {80e6, 2100 * time.Microsecond}, {0, 0}, {800e3, 30 * milli}} {
+	}{{8e6, 21 * milli}, {80e6, 2100 * time.Microsecond}, {0, 0}, {800e3, 210 * milli}} {
 		l := newLine(Pipe{Rate: 8e6}, 0, 1, up)
 		l.stream(start, 20_000, 0) // 20 ms
 		l.set(start, Pipe{Rate: c.rate}, 0)
 		if got := l.stream(start, 1000, 0).Sub(start); got != c.want {
 			t.Errorf("behind 20 ms, at %d bit/s: out after %v, want %v", c.rate, got, c.want)
 		}
+	}
+}
+
+// What waits in a real link's buffer when its rate changes leaves at the new
+// rate, in order, once.
+func TestSetMovesWhatWaits(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		to   Pipe
+		want []time.Duration // after the change, which comes when one packet has left and is on its way
+	}{
+		{"brown-out", Pipe{Rate: 800e3, Delay: 10 * milli}, []time.Duration{10 * milli, 20 * milli, 30 * milli, 40 * milli}},
+		{"recovery", Pipe{Rate: 16e6, Delay: 10 * milli}, []time.Duration{10 * milli, 10500 * time.Microsecond, 11 * milli, 11500 * time.Microsecond}},
+		{"no limit", Pipe{Delay: 10 * milli}, []time.Duration{10 * milli, 10 * milli, 10 * milli, 10 * milli}},
+		{"farther away", Pipe{Rate: 8e6, Delay: 30 * milli}, []time.Duration{10 * milli, 31 * milli, 32 * milli, 33 * milli}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newClock(newTimer())
+				p := Pipe{Rate: 8e6, Delay: 10 * milli} // 1000 bytes a millisecond
+				l := newCircuit(Link{p, p}, 1, 1)
+				var got []string
+				var start time.Time
+				for i := range 4 {
+					due, s, ok := l.datagram(down, 1000)
+					if !ok || s == nil {
+						t.Fatalf("packet %d: lost, or waits for no rate", i)
+					}
+					l.deliver(k, due, s, func() { got = append(got, fmt.Sprint(i, " ", time.Since(start))) })
+				}
+				time.Sleep(milli)
+				start = time.Now()
+				l.set(Link{c.to, c.to})
+				time.Sleep(time.Second)
+				synctest.Wait()
+				var want []string
+				for i, d := range c.want {
+					want = append(want, fmt.Sprint(i, " ", d))
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("came %q, want %q", got, want)
+				}
+				k.close()
+			})
+		})
+	}
+}
+
+func TestSeedsOfLinks(t *testing.T) {
+	run := func(seed, number uint64) (lost string) {
+		c := newCircuit(Link{Pipe{Loss: 500_000}, Pipe{Loss: 500_000}}, seed, number)
+		for i := range 128 {
+			_, _, ok := c.datagram(i%2, 100)
+			lost += fmt.Sprint(ok, " ")
+		}
+		return lost
+	}
+	if run(1, 1) != run(1, 1) {
+		t.Error("one seed and number, two histories")
+	}
+	if run(1, 1) == run(2, 1) || run(1, 1) == run(1, 2) || run(1, 2) == run(2, 1) {
+		t.Error("two seeds or numbers, one history")
 	}
 }
 

@@ -20,11 +20,11 @@ type circuit struct {
 	lines [2]*line
 }
 
-// newCircuit returns an idle link.
-func newCircuit(l Link, seed uint64) *circuit {
+// newCircuit returns an idle link, the number-th of those that draw by seed.
+func newCircuit(l Link, seed, number uint64) *circuit {
 	return &circuit{rtt: l.RTT(), lines: [2]*line{
-		newLine(l.Up, l.RTT(), seed, up),
-		newLine(l.Down, l.RTT(), seed, down),
+		newLine(l.Up, l.RTT(), seed, number<<1|up),
+		newLine(l.Down, l.RTT(), seed, number<<1|down),
 	}}
 }
 
@@ -38,7 +38,7 @@ func (l Link) check() error {
 	return nil
 }
 
-// set changes the link for what comes from now on.
+// set changes the link, as [line.set] does.
 func (c *circuit) set(l Link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,10 +56,38 @@ func (c *circuit) roundTrip() time.Duration {
 }
 
 // datagram is [line.datagram], now.
-func (c *circuit) datagram(way, size int) (time.Time, bool) {
+func (c *circuit) datagram(way, size int) (time.Time, *slot, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lines[way].datagram(time.Now(), size)
+}
+
+// deliver has f called on the clock's goroutine when a datagram is due, also if
+// that changes meanwhile. s is nil where it does not.
+func (c *circuit) deliver(k *clock, due time.Time, s *slot, f func()) {
+	if s == nil {
+		k.at(due, f)
+		return
+	}
+	var try func()
+	try = func() {
+		c.mu.Lock()
+		due, gone := s.due, s.gone
+		s.gone = gone || !due.After(time.Now())
+		c.mu.Unlock()
+		switch {
+		case gone:
+		case s.gone:
+			f()
+		default:
+			k.at(due, try)
+		}
+	}
+	c.mu.Lock()
+	s.sooner = func() { k.at(s.due, try) }
+	due = s.due
+	c.mu.Unlock()
+	k.at(due, try)
 }
 
 // stream is [line.stream], now; or, if the buffer is full, how long to wait
@@ -68,7 +96,7 @@ func (c *circuit) stream(way, size int) (out time.Time, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	if wait := c.lines[way].wait(now, size); wait > 0 {
+	if wait := c.lines[way].room(now, size); wait > 0 {
 		return time.Time{}, wait
 	}
 	return c.lines[way].stream(now, size, c.rtt), 0

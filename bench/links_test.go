@@ -18,7 +18,7 @@ import (
 
 // open returns a shaper, or skips the test where the system has no such.
 func open(t *testing.T, mode bench.Mode) bench.Shaper {
-	s, err := bench.OpenShaper(t.Context(), mode)
+	s, err := bench.OpenShaper(t.Context(), mode, 1)
 	if err != nil && mode == bench.TUN {
 		t.Skip(err)
 	}
@@ -139,14 +139,14 @@ func TestTUNMovesTheProcessAndBack(t *testing.T) {
 		return n
 	}
 	home := net()
-	s, err := bench.OpenShaper(t.Context(), bench.TUN)
+	s, err := bench.OpenShaper(t.Context(), bench.TUN, 1)
 	if err != nil {
 		t.Skip(err)
 	}
 	if net() == home {
 		t.Error("the process is where it was")
 	}
-	if _, err := bench.OpenShaper(t.Context(), bench.TUN); err == nil {
+	if _, err := bench.OpenShaper(t.Context(), bench.TUN, 1); err == nil {
 		t.Error("two at a time")
 	}
 	if err := s.Close(); err != nil {

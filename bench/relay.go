@@ -19,19 +19,22 @@ import (
 // start and no congestion control, and its rate is that of payload. UDP loses
 // and reorders.
 type relay struct {
-	clock *clock
-	pool  pool
-	links links[*patch]
+	clock   *clock
+	pool    pool
+	links   links[*patch]
+	refused error // why it stands in for a tun shaper; nil = it was asked for
 }
 
 var _ Shaper = (*relay)(nil)
 
-func newRelay() (*relay, error) {
+func newRelay(seed uint64) (Shaper, error) {
 	a, err := newAlarm()
 	if err != nil {
 		return nil, fmt.Errorf("bench: relay: %w", err)
 	}
-	return &relay{clock: newClock(a)}, nil
+	r := &relay{clock: newClock(a)}
+	r.links.seed = seed
+	return r, nil
 }
 
 func (r *relay) Mode() Mode                           { return Relay }
@@ -70,7 +73,7 @@ func (r *relay) Wrap(_ context.Context, holder peer.AddrInfo, l Link) (peer.Addr
 	if err := l.check(); err != nil {
 		return none, nil, err
 	}
-	p := &patch{circuit: newCircuit(l, r.links.next()), r: r, id: holder.ID}
+	p := &patch{circuit: r.links.next(l), r: r, id: holder.ID}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if err := r.links.put(holder.ID, p); err != nil {
 		p.cancel()

@@ -78,12 +78,12 @@ func (p *patch) answer(front, back *net.UDPConn, to netip.AddrPort) {
 // toss puts a datagram in. Whether it can be delivered when it comes out nobody
 // is told, as on any network.
 func (p *patch) toss(way int, b []byte, deliver func([]byte)) {
-	due, ok := p.datagram(way, len(b)+overhead)
+	due, s, ok := p.datagram(way, len(b)+overhead)
 	if !ok {
 		return
 	}
 	data, free := p.r.pool.copy(b)
-	p.r.clock.at(due, func() { deliver(data); free() })
+	p.deliver(p.r.clock, due, s, func() { deliver(data); free() })
 }
 
 // wide lets a socket hold what comes while this process does something else; the

@@ -23,7 +23,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	if err := rep.control(ctx, cfg); err != nil {
 		return rep, err
 	}
-	shaper, err := OpenShaper(ctx, cfg.Shaper)
+	shaper, err := OpenShaper(ctx, cfg.Shaper, cfg.Seed)
 	if err != nil {
 		return rep, err
 	}
@@ -97,7 +97,7 @@ func (rep *Report) control(ctx context.Context, cfg Config) (err error) {
 	if cfg.Set == Tiny || len(cfg.Clients) > 0 && !slices.Contains(cfg.Clients, Stock) {
 		return nil
 	}
-	relay, err := OpenShaper(ctx, Relay)
+	relay, err := OpenShaper(ctx, Relay, cfg.Seed)
 	if err != nil {
 		return err
 	}
@@ -118,6 +118,7 @@ func (rep *Report) run(ctx context.Context, cfg Config, shaper Shaper) (err erro
 	if rep.Shaper, err = SelfTest(ctx, shaper); err != nil {
 		return fmt.Errorf("bench: shaper: %w", err)
 	}
+	fmt.Fprintln(cfg.Out, rep.Shaper)
 	if !rep.Shaper.OK {
 		return fmt.Errorf("bench: shaper %s fails its test: %s", rep.Shaper.Mode, rep.Shaper.Why)
 	}

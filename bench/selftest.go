@@ -35,6 +35,9 @@ const (
 // failed, and why; or that it could not be tested. It takes about 3 s.
 func SelfTest(ctx context.Context, s Shaper) (SelfTestResult, error) {
 	res := SelfTestResult{Mode: s.Mode(), TCP: congestion()}
+	if r, ok := s.(*relay); ok && r.refused != nil {
+		res.Refused = r.refused.Error()
+	}
 	if s.Mode() == None {
 		res.OK, res.Why = true, "bare loopback: nothing to test"
 		return res, nil

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -54,7 +55,10 @@ type Shaper interface {
 	// the addresses that lead through it. The function returned takes the link
 	// away and cuts what goes through it. A holder has at most one link.
 	Wrap(ctx context.Context, holder peer.AddrInfo, l Link) (peer.AddrInfo, func() error, error)
-	// Set changes the link of a holder that has one, for what is sent from now on.
+	// Set changes the link of a holder that has one. Packets that wait for the
+	// old rate wait for the new one; what TUN does so, Relay does for UDP: the
+	// bytes of a TCP stream that it took come out when they were to, at most a
+	// buffer's worth, and what follows waits as on a link.
 	Set(holder peer.ID, l Link) error
 	// Close takes all links away and returns when nothing runs any more.
 	Close() error
@@ -72,4 +76,18 @@ type SelfTestResult struct {
 	LossGot  int           `json:"loss_got"`
 	OK       bool          `json:"ok"` // round trip within 5 %, rate within 10 %, loss within its interval
 	Why      string        `json:"why,omitempty"`
+	Refused  string        `json:"refused,omitempty"` // why Auto took Relay and not TUN
+}
+
+// String is the line that Run prints.
+func (r SelfTestResult) String() string {
+	s := fmt.Sprintf("LINKS %s, round trip %v for %v, %.4g Mbit/s for %.4g, loss %.3g %% for %.3g %%", r.Mode, r.RTTGot.Round(10*time.Microsecond), r.RTTWant,
+		float64(r.RateGot)/1e6, float64(r.RateWant)/1e6, float64(r.LossGot)/1e4, float64(r.LossWant)/1e4)
+	if r.Mode == None {
+		s = "LINKS none: bare loopback"
+	}
+	if r.Refused != "" {
+		s += "; tun refused: " + r.Refused
+	}
+	return s
 }

@@ -12,15 +12,15 @@ import (
 )
 
 // OpenShaper opens a shaper of a mode. Auto tries TUN, and takes Relay where the
-// system refuses; TUN asked for by name and refused is an error. What a shaper
-// draws, it draws by the order of its links, so that runs of the same cells draw
-// alike.
+// system refuses, of which [SelfTest] tells; TUN asked for by name and refused is
+// an error. What a shaper draws (jitter, loss, reordering) it draws by seed and
+// the order of its links, so that runs of the same cells with one seed draw alike.
 //
 // While a TUN shaper is open, the whole process is in a network of its own, out
 // of which nothing leads; sockets opened before stay where they are. So there is
 // at most one at a time, and ctx, which only bounds the opening, must not be that
 // of somebody who expects an answer from outside.
-func OpenShaper(ctx context.Context, mode Mode) (Shaper, error) {
+func OpenShaper(ctx context.Context, mode Mode, seed uint64) (Shaper, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -28,18 +28,19 @@ func OpenShaper(ctx context.Context, mode Mode) (Shaper, error) {
 	case None:
 		return none{}, nil
 	case Relay:
-		return newRelay()
+		return newRelay(seed)
 	case TUN:
-		return newTUN()
+		return newTUN(seed)
 	case Auto, "":
-		s, err := newTUN()
+		s, err := newTUN(seed)
 		if err == nil {
 			return s, nil
 		}
-		r, rerr := newRelay()
+		r, rerr := newRelay(seed)
 		if rerr != nil {
 			return nil, errors.Join(err, rerr)
 		}
+		r.(*relay).refused = err
 		return r, nil
 	}
 	return nil, fmt.Errorf("bench: no shaper %q", mode)
@@ -90,17 +91,19 @@ type links[T interface {
 	comparable
 	retune(Link)
 }] struct {
+	seed uint64
+
 	mu    sync.Mutex // guards the fields below
 	of    map[peer.ID]T
 	count uint64 // of links ever
 }
 
-// next numbers links, for their seeds.
-func (ls *links[T]) next() uint64 {
+// next returns an idle link that draws as no other does.
+func (ls *links[T]) next(l Link) *circuit {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	ls.count++
-	return ls.count
+	return newCircuit(l, ls.seed, ls.count)
 }
 
 // put notes a link; a second one for a holder is an error.

@@ -13,7 +13,7 @@ import (
 func TestShapersHoldBack(t *testing.T) {
 	for _, mode := range []bench.Mode{bench.Relay, bench.TUN} {
 		t.Run(string(mode), func(t *testing.T) {
-			s, err := bench.OpenShaper(t.Context(), mode)
+			s, err := bench.OpenShaper(t.Context(), mode, 1)
 			if err != nil && mode == bench.TUN {
 				t.Skip(err)
 			}
@@ -45,14 +45,14 @@ func TestShapersHoldBack(t *testing.T) {
 }
 
 func TestNoShaperNeedsNoTest(t *testing.T) {
-	s, err := bench.OpenShaper(t.Context(), bench.None)
+	s, err := bench.OpenShaper(t.Context(), bench.None, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if res, err := bench.SelfTest(t.Context(), s); err != nil || !res.OK {
 		t.Errorf("%+v: %v", res, err)
 	}
-	if _, err := bench.OpenShaper(t.Context(), "netem"); err == nil {
+	if _, err := bench.OpenShaper(t.Context(), "netem", 1); err == nil {
 		t.Error("opened a shaper nobody knows")
 	}
 }

@@ -54,11 +54,12 @@ func (w *wire) retune(l Link) { w.circuit.set(l) }
 
 // newTUN makes both networks and moves the process into the fetcher's. It needs
 // root, or CAP_SYS_ADMIN and CAP_NET_ADMIN.
-func newTUN() (Shaper, error) {
+func newTUN(seed uint64) (Shaper, error) {
 	if !moved.CompareAndSwap(false, true) {
 		return nil, errors.New("bench: tun: another one is open in this process")
 	}
 	t := &tun{wires: map[[4]byte]*wire{}, hosts: 1}
+	t.links.seed = seed
 	if err := t.open(); err != nil {
 		err = errors.Join(fmt.Errorf("bench: tun: %w", err), t.release())
 		moved.Store(false)
@@ -178,7 +179,7 @@ func (t *tun) Wrap(_ context.Context, holder peer.AddrInfo, l Link) (peer.AddrIn
 		}
 		at = ap.Addr()
 	}
-	w := &wire{newCircuit(l, t.links.next())}
+	w := &wire{t.links.next(l)}
 	if err := t.links.put(holder.ID, w); err != nil {
 		return none, nil, err
 	}
@@ -215,8 +216,8 @@ func (t *tun) forward(from, to *os.File, c *clock, way int) {
 		w := t.wires[holder]
 		t.mu.RUnlock()
 		if w != nil {
-			t.carry(w, p, way, func(due time.Time, p packet, free func()) {
-				c.at(due, func() { to.Write(p); free() }) // what a full interface drops is dropped
+			t.carry(w, p, way, func(due time.Time, s *slot, p packet, free func()) {
+				w.deliver(c, due, s, func() { to.Write(p); free() }) // what a full interface drops is dropped
 			})
 		}
 	}
@@ -228,37 +229,39 @@ const burst = time.Millisecond
 
 // carry puts a packet in, each of its segments for itself, and sends on what
 // survives: whole, where nothing tells it from segments that arrive together.
-func (t *tun) carry(w *wire, p packet, way int, send func(time.Time, packet, func())) {
+func (t *tun) carry(w *wire, p packet, way int, send func(time.Time, *slot, packet, func())) {
 	c, err := p.segments()
 	if err != nil {
 		return // no kernel sends this
 	}
 	var some [64]time.Time                 // 64 KiB are 46 segments, unless these are small
 	dues := some[:min(c.count, len(some))] // zero = lost
+	var few [64]*slot
+	slots := few[:min(c.count, len(few))]
 	if c.count > len(some) {
-		dues = make([]time.Time, c.count)
+		dues, slots = make([]time.Time, c.count), make([]*slot, c.count)
 	}
 	whole := true
 	for i := range c.count {
-		due, ok := w.datagram(way, p.length(c, i))
+		due, s, ok := w.datagram(way, p.length(c, i))
 		if !ok {
 			whole = false
 			continue
 		}
-		dues[i] = due
+		dues[i], slots[i] = due, s
 		if gap := due.Sub(dues[0]); gap < 0 || gap > burst {
 			whole = false
 		}
 	}
 	if whole {
 		data, free := t.pool.copy(p)
-		send(dues[c.count-1], data, free)
+		send(dues[c.count-1], slots[c.count-1], data, free)
 		return
 	}
 	for i := range c.count {
 		if !dues[i].IsZero() {
 			b, free := t.pool.get(virtioLen + p.length(c, i))
-			send(dues[i], p.segment(c, i, b), free)
+			send(dues[i], slots[i], p.segment(c, i, b), free)
 		}
 	}
 }

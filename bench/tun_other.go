@@ -5,7 +5,7 @@ package bench
 import "errors"
 
 // newTUN says no: there are no network namespaces.
-func newTUN() (Shaper, error) {
+func newTUN(uint64) (Shaper, error) {
 	return nil, errors.New("bench: the tun shaper needs Linux")
 }
 

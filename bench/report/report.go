@@ -150,8 +150,14 @@ func shaper(s bench.SelfTestResult) [][2]string {
 		{"rate", fmt.Sprintf("%.4g Mbit/s, asked for %.4g", float64(s.RateGot)/1e6, float64(s.RateWant)/1e6)},
 		{"loss", fmt.Sprintf("%.3g %%, asked for %.3g %%", float64(s.LossGot)/1e4, float64(s.LossWant)/1e4)},
 	}
+	if s.TCP != "" {
+		out = append(out, [2]string{"congestion control", s.TCP})
+	}
 	if s.Why != "" {
 		out = append(out, [2]string{"remark", s.Why})
+	}
+	if s.Refused != "" {
+		out = append(out, [2]string{"relay because", s.Refused})
 	}
 	return out
 }
