@@ -273,6 +273,7 @@ func (r *record) tried() string {
 
 // noteAsk books a want sent. The caller holds mu.
 func (e *Exchange) noteAsk(a action) {
+	e.m.asks.Inc()
 	if a.hedge {
 		e.m.hedges.Inc()
 	}

@@ -17,6 +17,7 @@ import (
 //	lode_bitswap_sent_bytes_total          bytes of blocks given to others
 //	lode_bitswap_outcomes_total{kind,duty} requests by outcome, as booked in the ledger
 //	lode_bitswap_stalls_total              peers that were silent past their limit
+//	lode_bitswap_asks_total                wants sent to peers, second ones included
 //	lode_bitswap_hedges_total              second peers asked for a late block
 //	lode_bitswap_dials_total{result}       dials of holders, connected or failed
 //	lode_bitswap_fallbacks_total           fetches that boxo's client joined
@@ -24,7 +25,7 @@ import (
 type metrics struct {
 	reg prometheus.Registerer
 	wants, duplicates, unwanted, sent,
-	stalls, hedges, fallbacks prometheus.Counter
+	stalls, asks, hedges, fallbacks prometheus.Counter
 	blocks, bytes, outcomes, dials *prometheus.CounterVec
 	first                          prometheus.Histogram
 	all                            []prometheus.Collector
@@ -47,6 +48,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.unwanted = one("unwanted_blocks_total", "Blocks that nobody asked for.")
 	m.sent = one("sent_bytes_total", "Bytes of blocks given to others.")
 	m.stalls = one("stalls_total", "Peers that were silent past their limit.")
+	m.asks = one("asks_total", "Wants sent to peers, second ones included.")
 	m.hedges = one("hedges_total", "Second peers asked for a late block.")
 	m.fallbacks = one("fallbacks_total", "Fetches that the stock client joined.")
 	m.blocks = vec("blocks_total", "Wanted blocks received.", "path")
