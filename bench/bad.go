@@ -149,7 +149,7 @@ var bitswapIDs = []protocol.ID{bsnet.ProtocolBitswap, bsnet.ProtocolBitswapOneOn
 // mute starts a peer that asks every holder for all of keys, at most 1024, and
 // never reads what it gets. It returns when every holder tries to send.
 func mute(ctx context.Context, holders []peer.AddrInfo, keys []cid.Cid) (host.Host, error) {
-	h, err := newHost()
+	h, err := newHost(0)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,8 @@ import (
 const (
 	Lode     = "lode"      // our exchange, from our servers
 	LodeWild = "lode-wild" // our exchange, from boxo's servers
+	Wide     = "lode-wide" // as lode, but that the fetching host has the receive window of our node
+	WideWild = "wide-wild" // as lode-wild, likewise
 	Stock    = "stock"     // boxo's client with its defaults, from boxo's servers
 	Raw      = "raw"       // one libp2p stream from one holder: the limit of a link
 	SHA256   = "sha256"    // one core hashing: the limit of the machine
@@ -67,14 +69,15 @@ type Cell struct {
 	Holders   []HolderSpec `json:"holders"`
 	Readers   int          `json:"readers,omitempty"` // peers that ask every holder for all and never read
 	Connected bool         `json:"connected"`         // the fetcher is connected to all holders before the clock starts
-	Rounds    int          `json:"rounds"`            // fetches by each client
+	Rounds    int          `json:"rounds"`            // fetches by each client, by a daemon at most 3
 	Clients   []string     `json:"clients"`
-	Limit     float64      `json:"limit_s"` // seconds; a fetch that takes longer counts as that long, with the value timeout = 1
+	Limit     float64      `json:"limit_s"`  // seconds; a fetch that takes longer counts as that long, with the value timeout = 1
+	Budget    float64      `json:"budget_s"` // seconds; a round after the first that would end later is not begun, and the report says so
 }
 
 // A Sample is one run of one client. Metrics by name:
 //
-//	ttfblk_ms            from the call to the first block; p50 over requests where a workload has many, with _p95 and _p99
+//	ttfblk_ms            from the call to the first block; where a workload has many requests p50 of those that fetched any, with _p95 and _p99
 //	ttfb_ms              from the call to the first byte that a reader gets, likewise
 //	total_ms             until all is here
 //	goodput_MBps         bytes of content, 10^6 a second, over total_ms
@@ -98,6 +101,21 @@ type Sample struct {
 	Round  int                `json:"round"`
 	Values map[string]float64 `json:"values"`
 	Error  string             `json:"error,omitempty"` // of a fetch that failed or ran out of time
+
+	waits map[string][]time.Duration // by the metrics of tails
+}
+
+// A Tail is how what people wait for spreads over all requests of all rounds, ms:
+// in ttfblk_ms and ttfb_ms the first block and byte of a request, in request_ms
+// all of it, in block_ms each block. A tail of few is none: look at N.
+type Tail struct {
+	Cell   string  `json:"cell"`
+	Client string  `json:"client"`
+	Metric string  `json:"metric"`
+	N      int     `json:"n"`
+	P50    float64 `json:"p50"`
+	P95    float64 `json:"p95"`
+	P99    float64 `json:"p99"`
 }
 
 // A Ratio compares medians. What it divides by what is in the list of names in
@@ -132,7 +150,9 @@ type Report struct {
 	Yardsticks map[string]string `json:"yardsticks"` // configuration of each
 	Trusted    bool              `json:"trusted"`    // stock reached what it is known to reach
 	Why        []string          `json:"why,omitempty"`
+	Notes      []string          `json:"notes,omitempty"` // what was left out
 	Cells      []Cell            `json:"cells"`
+	Tails      []Tail            `json:"tails"`
 	Samples    []Sample          `json:"samples"`
 	Ratios     []Ratio           `json:"ratios"`
 }
@@ -146,4 +166,24 @@ func (r Report) Of(cell, client, metric string) []float64 {
 		}
 	}
 	return vs
+}
+
+// tails fills in Tails from what the samples remember.
+func (r *Report) tails() {
+	r.Tails = nil
+	for _, c := range r.Cells {
+		for _, client := range c.Clients {
+			for _, metric := range []string{"ttfblk_ms", "ttfb_ms", "request_ms", "block_ms"} {
+				var all []time.Duration
+				for _, s := range r.Samples {
+					if s.Cell == c.Name && s.Client == client {
+						all = append(all, s.waits[metric]...)
+					}
+				}
+				if len(all) > 0 {
+					r.Tails = append(r.Tails, Tail{c.Name, client, metric, len(all), ms(percentile(all, 0.5)), ms(percentile(all, 0.95)), ms(percentile(all, 0.99))})
+				}
+			}
+		}
+	}
 }

@@ -34,8 +34,11 @@ func (m *meter) reset() {
 	m.start, m.first, m.waits, m.seen, m.bytes = time.Now(), 0, nil, cid.NewSet(), 0
 }
 
-func (m *meter) got(b blocks.Block, asked time.Time) {
+func (m *meter) got(ctx context.Context, b blocks.Block, asked time.Time) {
 	now := time.Now()
+	if r, ok := ctx.Value(requestKey{}).(*request); ok {
+		r.got()
+	}
 	m.mu.Lock()
 	if m.first == 0 {
 		m.first = now.Sub(m.start)
@@ -78,7 +81,7 @@ func (t metered) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) 
 	asked := time.Now()
 	b, err := t.f.GetBlock(ctx, c)
 	if err == nil {
-		t.m.got(b, asked)
+		t.m.got(ctx, b, asked)
 	}
 	return b, err
 }
@@ -93,7 +96,7 @@ func (t metered) GetBlocks(ctx context.Context, cs []cid.Cid) (<-chan blocks.Blo
 	go func() {                             // ends when in is closed, which the exchange does with ctx
 		defer close(out)
 		for b := range in {
-			t.m.got(b, asked)
+			t.m.got(ctx, b, asked)
 			out <- b
 		}
 	}()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,6 +22,13 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		return Report{}, err
 	}
 	rep := Report{Started: time.Now().UTC(), Set: cfg.Set, Machine: machine(), Versions: versions(), Seed: cfg.Seed, Yardsticks: yardsticks(), Cells: cells}
+	for _, d := range cfg.daemons() {
+		if d.path == "" {
+			delete(rep.Yardsticks, d.client)
+		} else if rep.Versions[d.client], err = version(ctx, d.client, d.path); err != nil {
+			return rep, err
+		}
+	}
 	if err := rep.control(ctx, cfg); err != nil {
 		return rep, err
 	}
@@ -30,6 +39,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	err = rep.run(ctx, cfg, shaper)
 	err = errors.Join(err, shaper.Close())
 	rep.Seconds = time.Since(rep.Started).Seconds()
+	rep.tails()
 	rep.ratios()
 	rep.trust()
 	for _, r := range rep.Ratios {
@@ -69,17 +79,16 @@ func (c *Config) fill() ([]Cell, error) {
 		if len(c.Cells) > 0 && !slices.ContainsFunc(c.Cells, named) {
 			continue
 		}
-		if c.Kubo != "" && fitsDaemon(cell) {
-			cell.Clients = append(slices.Clone(cell.Clients), Kubo)
-		}
-		if c.Rainbow != "" && fitsDaemon(cell) {
-			cell.Clients = append(slices.Clone(cell.Clients), Rainbow)
+		for _, d := range c.daemons() {
+			if d.path != "" && fitsDaemon(cell) {
+				cell.Clients, cell.Budget = append(slices.Clone(cell.Clients), d.client), cell.Budget+daemonBudget
+			}
 		}
 		if len(c.Clients) > 0 {
 			cell.Clients = slices.DeleteFunc(slices.Clone(cell.Clients), func(s string) bool { return !slices.Contains(c.Clients, s) })
 		}
 		if c.Rounds > 0 {
-			cell.Rounds = c.Rounds
+			cell.Rounds, cell.Budget = c.Rounds, 0
 		}
 		if len(cell.Clients) > 0 {
 			cells = append(cells, cell)
@@ -89,6 +98,19 @@ func (c *Config) fill() ([]Cell, error) {
 		return nil, fmt.Errorf("bench: no cell of set %s for %v and %v", c.Set, c.Cells, c.Clients)
 	}
 	return cells, nil
+}
+
+// daemons are the binaries given, by paths that hold in any directory.
+func (c *Config) daemons() []struct{ client, path string } {
+	ds := []struct{ client, path string }{{Kubo, c.Kubo}, {Rainbow, c.Rainbow}}
+	for i, d := range ds {
+		if full, err := exec.LookPath(d.path); d.path != "" && err == nil {
+			if full, err = filepath.Abs(full); err == nil {
+				ds[i].path = full
+			}
+		}
+	}
+	return ds
 }
 
 // control runs the stock client where it is known what it reaches: through
@@ -146,15 +168,27 @@ func (rep *Report) cell(ctx context.Context, cfg Config, shaper Shaper, c Cell) 
 	if err != nil {
 		return err
 	}
-	sc.daemons = map[string]string{Kubo: cfg.Kubo, Rainbow: cfg.Rainbow}
+	for _, d := range cfg.daemons() {
+		sc.daemons[d.client] = d.path
+	}
 	defer func() {
 		err = errors.Join(err, sc.close())
 		sc, on = nil, nil
 		runtime.GC()
 	}()
+	start := time.Now()
 	for round := range c.Rounds {
+		if spent := time.Since(start).Seconds(); round > 0 && c.Budget > 0 && spent+spent/float64(round) > c.Budget {
+			note := fmt.Sprintf("%s: %d of %d rounds: %.0f s of its %.0f were gone", c.Name, round, c.Rounds, spent, c.Budget)
+			rep.Notes = append(rep.Notes, note)
+			fmt.Fprintln(cfg.Out, "SHORT", note)
+			break
+		}
 		for i := range c.Clients {
 			client := c.Clients[(i+round)%len(c.Clients)]
+			if round >= daemonRounds && (client == Kubo || client == Rainbow) {
+				continue
+			}
 			s, others, err := sc.run(ctx, client, round)
 			if err != nil {
 				return fmt.Errorf("bench: %s by %s: %w", c.Name, client, err)

@@ -32,6 +32,21 @@ func TestTinyRunMeasuresEveryClientAndKind(t *testing.T) {
 			}
 		}
 	}
+	for _, tail := range rep.Tails {
+		if tail.N < 1 || tail.P50 <= 0 || tail.P50 > tail.P95 || tail.P95 > tail.P99 {
+			t.Errorf("tail %+v: want percentiles that rise, of something", tail)
+		}
+	}
+	if !slices.ContainsFunc(rep.Tails, func(x bench.Tail) bool {
+		return x.Cell == "tiny-file" && x.Client == bench.Lode && x.Metric == "block_ms" && x.N >= 2*9 // 8 leaves and a root, twice
+	}) {
+		t.Errorf("tails %+v: no blocks of both rounds of tiny-file", rep.Tails)
+	}
+	for _, s := range rep.Samples {
+		if v, ok := s.Values["first_choice_pct"]; (s.Client == bench.Lode || s.Client == bench.LodeWild) && (!ok || v <= 0 || v > 100) {
+			t.Errorf("%s by %s: first choice %v %%", s.Cell, s.Client, v)
+		}
+	}
 	rtt := 4.0
 	for _, s := range rep.Samples {
 		if s.Error != "" || s.Values["timeout"] != 0 {
@@ -79,6 +94,16 @@ func TestFullSetIsNamedOnceAndBounded(t *testing.T) {
 	}
 	if len(cells) > 60 {
 		t.Errorf("%d cells, want at most 60", len(cells))
+	}
+	seconds := 0.0
+	for _, c := range cells {
+		seconds += c.Budget
+		if c.Budget <= 0 || c.Rounds < 3 {
+			t.Errorf("cell %s: %d rounds in %v s, want 3 at least and a bound", c.Name, c.Rounds, c.Budget)
+		}
+	}
+	if seconds > 45*60 {
+		t.Errorf("the budgets of all cells are %v s, want 45 minutes at most", seconds)
 	}
 	for _, c := range bench.Cells(bench.Quick) {
 		if !names[c.Name] {

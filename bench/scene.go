@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ipfs/boxo/blockservice"
@@ -14,9 +15,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lode-node/lode/bitswap"
+	"github.com/lode-node/lode/node"
 )
 
 // A scene is the holders of a cell, twice: with our servers and with boxo's.
@@ -42,14 +45,14 @@ type side struct {
 
 // sideOf names the make of the servers that a client fetches from.
 func sideOf(client string) string {
-	if client == Lode {
+	if client == Lode || client == Wide {
 		return Lode
 	}
 	return Stock
 }
 
 func newScene(ctx context.Context, c Cell, s Shaper, on *content, seed uint64, clients []string) (*scene, error) {
-	sc := &scene{cell: c, on: on, shaper: s, seed: seed, sides: map[string]*side{}}
+	sc := &scene{cell: c, on: on, shaper: s, seed: seed, sides: map[string]*side{}, daemons: map[string]string{}}
 	for _, client := range clients {
 		if client == SHA256 || sc.sides[sideOf(client)] != nil {
 			continue
@@ -77,7 +80,7 @@ func (sc *scene) close() error {
 
 // add starts a holder and puts its link before it.
 func (sd *side) add(ctx context.Context, s Shaper, spec HolderSpec, makeOf string) error {
-	h, err := s.Host(func(a ma.Multiaddr) (host.Host, error) { return newHost(a) })
+	h, err := s.Host(func(a ma.Multiaddr) (host.Host, error) { return newHost(0, a) })
 	if err != nil {
 		return err
 	}
@@ -149,13 +152,17 @@ func (sc *scene) run(ctx context.Context, client string, round int) (s Sample, o
 		others = hashAll(s.Values, sc.on)
 		return s, others, nil
 	case Raw:
-		others, err = sc.raw(ctx, sd, s.Values)
+		others, err = sc.raw(ctx, sd, &s)
 		return s, others, err
 	case Kubo, Rainbow:
 		others, err = sc.daemon(ctx, client, sc.daemons[client], sd, &s)
 		return s, others, err
 	}
-	h, err := newHost()
+	window := uint32(0)
+	if client == Wide || client == WideWild {
+		window = node.DefaultWindow
+	}
+	h, err := newHost(window)
 	if err != nil {
 		return s, 0, err
 	}
@@ -168,18 +175,19 @@ func (sc *scene) run(ctx context.Context, client string, round int) (s Sample, o
 	}()
 	bs := store()
 	m := &meter{}
-	var ours *bitswap.Exchange
+	var ours *prometheus.Registry
 	if client == Stock {
 		ex := newStock(ctx, t, bs, sd)
 		m.SessionExchange = ex
 		closes = append(closes, ex)
 	} else {
-		ours, err = bitswap.New(ctx, bitswap.Config{Host: t, Blocks: bs, Routing: sd, Holders: sd.holders})
+		ours = prometheus.NewRegistry()
+		ex, err := bitswap.New(ctx, bitswap.Config{Host: t, Blocks: bs, Routing: sd, Holders: sd.holders, Registerer: ours})
 		if err != nil {
 			return s, 0, err
 		}
-		m.SessionExchange = ours
-		closes = append(closes, ours)
+		m.SessionExchange = ex
+		closes = append(closes, ex)
 	}
 	if err := sc.prepare(ctx, h, sd, m, &closes); err != nil {
 		return s, 0, err
@@ -249,7 +257,7 @@ func (sc *scene) settle(ctx context.Context) error {
 var brown = Link{Up: Pipe{Delay: 25 * time.Millisecond, Rate: 1e6}, Down: Pipe{Delay: 25 * time.Millisecond, Rate: 1e6}}
 
 // measure runs the workload and fills in the figures.
-func (sc *scene) measure(ctx context.Context, f *fetcher, t *tap, sd *side, ours *bitswap.Exchange, s *Sample) (others float64) {
+func (sc *scene) measure(ctx context.Context, f *fetcher, t *tap, sd *side, ours *prometheus.Registry, s *Sample) (others float64) {
 	limit := time.Duration(sc.cell.Limit * float64(time.Second))
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -284,17 +292,16 @@ func (sc *scene) measure(ctx context.Context, f *fetcher, t *tap, sd *side, ours
 		}
 		return u.others
 	}
-	v["ttfblk_ms"] = ms(f.meter.first)
-	if f.meter.first == 0 {
-		v["ttfblk_ms"] = ms(total)
+	first := f.meter.first
+	if first == 0 {
+		first = total
 	}
-	if len(f.first) > 0 {
-		v["ttfb_ms"] = ms(percentile(f.first, 0.5))
+	v["ttfblk_ms"] = ms(first)
+	s.waits = map[string][]time.Duration{"ttfblk_ms": {first}, "ttfb_ms": f.first, "request_ms": f.whole, "block_ms": f.meter.waits}
+	if len(f.first) > 1 && len(f.blocks) > 0 {
+		s.waits["ttfblk_ms"] = f.blocks
 	}
-	if len(f.first) > 1 {
-		v["ttfb_ms_p95"], v["ttfb_ms_p99"] = ms(percentile(f.first, 0.95)), ms(percentile(f.first, 0.99))
-		v["request_ms"], v["request_ms_p95"], v["request_ms_p99"] = ms(percentile(f.whole, 0.5)), ms(percentile(f.whole, 0.95)), ms(percentile(f.whole, 0.99))
-	}
+	s.spread()
 	v["block_p99_ms"] = ms(percentile(f.meter.waits, 0.99))
 	u.into(v, got, total)
 	blocks := float64(max(1, f.meter.seen.Len()))
@@ -304,7 +311,9 @@ func (sc *scene) measure(ctx context.Context, f *fetcher, t *tap, sd *side, ours
 	v["messages_per_block"] = float64(after.messages-before.messages) / blocks
 	v["peers_asked"] = float64(after.asked)
 	if ours != nil {
-		ofOurs(v, ours)
+		if err := ofOurs(v, ours); err != nil {
+			s.Error = strings.TrimSuffix(err.Error()+"; "+s.Error, "; ")
+		}
 	}
 	return u.others
 }
@@ -323,20 +332,42 @@ func (u usage) into(v map[string]float64, bytes float64, total time.Duration) {
 	}
 }
 
-// ofOurs fills in what only our exchange tells.
-func ofOurs(v map[string]float64, ex *bitswap.Exchange) {
-	wants, blocks, hedges := uint64(0), uint64(0), uint64(0)
-	for _, f := range ex.Fetches() {
-		hedges += f.Hedges
-		blocks += f.Blocks
-		for _, a := range f.Asked {
-			wants += a.Wants
+// spread fills in what people waited for: each time, or where there were many
+// their percentiles.
+func (s *Sample) spread() {
+	for _, metric := range []string{"ttfblk_ms", "ttfb_ms", "request_ms"} {
+		waits := s.waits[metric]
+		if len(waits) == 0 || len(waits) == 1 && metric == "request_ms" { // which is total_ms
+			continue
+		}
+		s.Values[metric] = ms(percentile(waits, 0.5))
+		if len(waits) > 1 {
+			s.Values[metric+"_p95"], s.Values[metric+"_p99"] = ms(percentile(waits, 0.95)), ms(percentile(waits, 0.99))
 		}
 	}
-	v["hedges"] = float64(hedges)
-	if wants > 0 {
-		v["first_choice_pct"] = 100 * float64(min(blocks, wants)) / float64(wants)
+}
+
+// ofOurs fills in what only our exchange tells, by its counters: its summaries of
+// single fetches are kept for the last 256.
+func ofOurs(v map[string]float64, reg prometheus.Gatherer) error {
+	families, err := reg.Gather()
+	if err != nil {
+		return err
 	}
+	sum := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				sum[f.GetName()+"/"+l.GetValue()] += m.GetCounter().GetValue()
+			}
+			sum[f.GetName()] += m.GetCounter().GetValue()
+		}
+	}
+	v["hedges"] = sum["lode_bitswap_hedges_total"]
+	if asks := sum["lode_bitswap_asks_total"]; asks > 0 {
+		v["first_choice_pct"] = 100 * min(sum["lode_bitswap_blocks_total/holders"], asks) / asks
+	}
+	return nil
 }
 
 // check verifies what was fetched. A fetch that failed is a figure; wrong bytes

@@ -18,19 +18,28 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/lode-node/lode/node"
 )
 
 // newHost starts a host that listens at the addresses given. All hosts of a
-// bench are alike: TCP, noise and yamux as libp2p sets them, as in the reference.
-func newHost(listen ...ma.Multiaddr) (host.Host, error) {
+// bench are alike: TCP, noise and yamux as libp2p sets them, as in the reference,
+// but for the receive window of a fresh stream, in bytes, if that is not 0.
+func newHost(window uint32, listen ...ma.Multiaddr) (host.Host, error) {
 	rm, err := unlimited()
 	if err != nil {
 		return nil, err
 	}
+	mux := libp2p.Muxer(yamux.ID, yamux.DefaultTransport)
+	if window > 0 {
+		if mux, err = node.Muxer(window); err != nil {
+			return nil, err
+		}
+	}
 	opts := []libp2p.Option{
 		libp2p.ResourceManager(rm),
 		libp2p.DisableMetrics(), libp2p.DisableRelay(),
-		libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(noise.ID, noise.New), mux,
 	}
 	if len(listen) == 0 {
 		return libp2p.New(append(opts, libp2p.NoListenAddrs)...)

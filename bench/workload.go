@@ -54,11 +54,12 @@ type fetcher struct {
 	seed  uint64
 	chain bool // content comes with the file it belongs to
 
-	mu    sync.Mutex // guards the fields below
-	first []time.Duration
-	whole []time.Duration // of requests
-	why   string          // that content is missing
-	bytes int64
+	mu     sync.Mutex      // guards the fields below
+	blocks []time.Duration // to the first block of requests that fetched any
+	first  []time.Duration // to the first byte
+	whole  []time.Duration // of requests
+	why    string          // that content is missing
+	bytes  int64
 }
 
 // under returns the context of a request for a file.
@@ -67,6 +68,30 @@ func (f *fetcher) under(ctx context.Context, root cid.Cid) context.Context {
 		ctx = bitswap.WithFile(ctx, root)
 	}
 	return blockservice.ContextWithSession(ctx, f.serv)
+}
+
+// A request is what somebody waits for who began at start. It stands in the
+// context of what is fetched for it.
+type request struct {
+	f     *fetcher
+	start time.Time
+	once  sync.Once
+}
+
+type requestKey struct{}
+
+// since returns the context of a request.
+func (f *fetcher) since(ctx context.Context, start time.Time) context.Context {
+	return context.WithValue(ctx, requestKey{}, &request{f: f, start: start})
+}
+
+// got notes the first block.
+func (r *request) got() {
+	r.once.Do(func() {
+		r.f.mu.Lock()
+		defer r.f.mu.Unlock()
+		r.f.blocks = append(r.f.blocks, time.Since(r.start))
+	})
 }
 
 // do runs a workload. What took how long is in the fields.
@@ -108,7 +133,7 @@ func (f *fetcher) open(ctx context.Context, root cid.Cid) (uio.DagReader, error)
 
 // cat reads a file. The clock of the request runs from start.
 func (f *fetcher) cat(ctx context.Context, root cid.Cid, start time.Time) error {
-	r, err := f.open(f.under(ctx, root), root)
+	r, err := f.open(f.since(f.under(ctx, root), start), root)
 	if err != nil {
 		return err
 	}
@@ -144,6 +169,7 @@ func (f *fetcher) website(ctx context.Context, root cid.Cid) error {
 	dag := merkledag.NewDAGService(f.serv)
 	get := func(ctx context.Context, name string) error {
 		start := time.Now()
+		ctx = f.since(ctx, start)
 		nd, err := dag.Get(ctx, root)
 		if err != nil {
 			return err
@@ -163,13 +189,19 @@ func (f *fetcher) website(ctx context.Context, root cid.Cid) error {
 		defer r.Close()
 		return f.drain(r, math.MaxInt64, start)
 	}
-	if err := get(ctx, f.on.names[0]); err != nil {
+	return inTurn(ctx, f.on.names, func(ctx context.Context, i int) error { return get(ctx, f.on.names[i]) })
+}
+
+// inTurn gets the first of names, which is a page's document, then the others,
+// some at once.
+func inTurn(ctx context.Context, names []string, get func(ctx context.Context, i int) error) error {
+	if err := get(ctx, 0); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(siteAtOnce)
-	for _, name := range f.on.names[1:] {
-		g.Go(func() error { return get(ctx, name) })
+	for i := 1; i < len(names); i++ {
+		g.Go(func() error { return get(ctx, i) })
 	}
 	return g.Wait()
 }
@@ -181,7 +213,7 @@ func (f *fetcher) video(ctx context.Context, root cid.Cid) error {
 	size := int64(f.on.size)
 	for _, at := range []int64{0, size * 6 / 10, size * 2 / 10, size * 8 / 10} {
 		start := time.Now()
-		r, err := f.open(f.under(ctx, root), root)
+		r, err := f.open(f.since(f.under(ctx, root), start), root)
 		if err != nil {
 			return err
 		}
@@ -246,8 +278,7 @@ func (f *fetcher) cold(ctx context.Context) error {
 // missing asks for what nobody has, and wants an error that says why: more than
 // that time is up.
 func (f *fetcher) missing(ctx context.Context, c Cell) error {
-	nd := merkledag.NewRawNode(random(f.seed, 1<<40, 1<<10))
-	root := nd.Cid()
+	root := f.nowhere().Cid()
 	if c.Workload == Gone {
 		root = f.on.roots[0]
 	}
@@ -255,7 +286,7 @@ func (f *fetcher) missing(ctx context.Context, c Cell) error {
 	defer cancel()
 	_, err := merkledag.NewDAGService(f.serv).Get(f.under(ctx, root), root)
 	if err == nil {
-		return errors.New("bench: what is missing was found")
+		return errFound
 	}
 	if !ipld.IsNotFound(err) && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("bench: missing content: %w", err)
@@ -264,6 +295,13 @@ func (f *fetcher) missing(ctx context.Context, c Cell) error {
 		f.why = err.Error()
 	}
 	return nil
+}
+
+var errFound = errors.New("bench: what is missing was found")
+
+// nowhere returns a block that nobody has.
+func (f *fetcher) nowhere() ipld.Node {
+	return merkledag.NewRawNode(random(f.seed, 1<<40, 1<<10))
 }
 
 // failAfter is the deadline of one who asks for missing content.

@@ -15,6 +15,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/routing"
+
+	"github.com/lode-node/lode/node"
 )
 
 // newStock returns boxo's client and server with their defaults.
@@ -46,8 +48,9 @@ func serveRaw(h host.Host) {
 
 // raw reads as many bytes as the content has over one stream from the first
 // holder.
-func (sc *scene) raw(ctx context.Context, sd *side, v map[string]float64) (others float64, err error) {
-	h, err := newHost()
+func (sc *scene) raw(ctx context.Context, sd *side, sample *Sample) (others float64, err error) {
+	v := sample.Values
+	h, err := newHost(0)
 	if err != nil {
 		return 0, err
 	}
@@ -85,6 +88,10 @@ func (sc *scene) raw(ctx context.Context, sd *side, v map[string]float64) (other
 	}
 	u := g.end()
 	v["total_ms"] = ms(u.wall)
+	if sc.cell.Workload == Block { // no block sooner than its last byte
+		v["ttfblk_ms"] = ms(u.wall)
+		sample.waits = map[string][]time.Duration{"ttfblk_ms": {u.wall}}
+	}
 	u.into(v, float64(got), u.wall)
 	return u.others, nil
 }
@@ -111,7 +118,9 @@ func yardsticks() map[string]string {
 		LodeWild: "our client against the servers of stock",
 		Raw:      "one libp2p stream from the first holder, connected before",
 		SHA256:   "crypto/sha256 on one core",
-		Kubo:     "a daemon of its own for each fetch, profile test without routing, from the servers of stock; pin/add, cat or block/get over HTTP, blocks on disk",
-		Rainbow:  "a daemon of its own for each fetch, without routing, the servers of stock as its peers; car, file or raw over HTTP, blocks on disk",
+		Wide:     fmt.Sprintf("our client and servers; the fetching host lets a peer send %d KiB on a fresh stream, as our node does, in place of libp2p's 256", node.DefaultWindow>>10),
+		WideWild: "our client with that window against the servers of stock",
+		Kubo:     daemonNotes[Kubo],
+		Rainbow:  daemonNotes[Rainbow],
 	}
 }

@@ -41,6 +41,7 @@ type page struct {
 	Seed    uint64
 	Trusted bool
 	Why     []string
+	Notes   []string
 	Facts   []facts
 	Shaper  [][2]string
 	OK      bool
@@ -82,7 +83,7 @@ type round struct{ Client, Round, Values, Error, Load string }
 func newPage(r bench.Report) page {
 	p := page{
 		Title: "Retrieval bench", Started: r.Started.UTC().Format(time.RFC3339), Took: (time.Duration(r.Seconds) * time.Second).String(),
-		Set: r.Set, Seed: r.Seed, Trusted: r.Trusted, Why: r.Why, OK: r.Shaper.OK,
+		Set: r.Set, Seed: r.Seed, Trusted: r.Trusted, Why: r.Why, Notes: r.Notes, OK: r.Shaper.OK,
 		Facts:  []facts{{"Machine", pairs(r.Machine)}, {"Versions", pairs(r.Versions)}, {"Yardsticks", pairs(r.Yardsticks)}},
 		Shaper: shaper(r.Shaper),
 	}
@@ -194,6 +195,7 @@ func newCell(r bench.Report, c bench.Cell) cell {
 		}
 		out.Rows = append(out.Rows, line)
 	}
+	out.Rows = append(out.Rows, tails(r, c.Name, out.Clients)...)
 	metric := shown[0]
 	if c.Workload == bench.Block {
 		metric = "ttfblk_ms"
@@ -212,6 +214,25 @@ func newCell(r bench.Report, c bench.Cell) cell {
 	}
 	out.Plot = strip(out.Clients, values, metric+", every round and the median")
 	return out
+}
+
+// tails are rows of percentiles over all requests of all rounds.
+func tails(r bench.Report, name string, clients []string) (rows []row) {
+	by := map[string]*row{}
+	for _, t := range r.Tails {
+		at := slices.Index(clients, t.Client)
+		if t.Cell != name || at < 0 {
+			continue
+		}
+		if by[t.Metric] == nil {
+			by[t.Metric] = &row{Metric: t.Metric + ", all rounds: p50 / p95 / p99 (of)", Values: make([]string, len(clients))}
+		}
+		by[t.Metric].Values[at] = fmt.Sprintf("%s / %s / %s (%d)", number(t.P50), number(t.P95), number(t.P99), t.N)
+	}
+	for _, m := range slices.Sorted(maps.Keys(by)) {
+		rows = append(rows, *by[m])
+	}
+	return rows
 }
 
 // describe says in a line what a cell measures.

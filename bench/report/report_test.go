@@ -37,7 +37,10 @@ func full() bench.Report {
 			{Cell: "four-1M", Client: bench.Lode, Round: 1, Values: map[string]float64{"goodput_MBps": 42.75, "total_ms": 1500}},
 			{Cell: hostile, Client: bench.Stock, Values: map[string]float64{"timeout": 1}, Error: hostile},
 		},
+		Tails: []bench.Tail{{Cell: "four-1M", Client: bench.Stock, Metric: "block_ms", N: 512, P50: 11.5, P95: 22.5, P99: 33.5}, {Cell: "four-1M", Client: "nobody"}},
+		Notes: []string{"four-1M: 2 of 3 rounds"},
 	}
+	r.Shaper.Refused = "no /dev/net/tun"
 	for i, name := range []string{"first-block-cold", "liar-vs-clean", "nothing-measured", "total:four-1M", hostile} {
 		r.Ratios = append(r.Ratios, bench.Ratio{Name: name, Value: 1.5 + float64(i), Lo: 1.25 + float64(i), Hi: 1.75 + float64(i), Ours: 10, Yardstick: 15 + 10*float64(i), Unit: "ms", Cell: "four-1M"})
 	}
@@ -103,7 +106,8 @@ func TestPageHasEverything(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"2026-11-22T09:00:00Z", "go1.26", "boxo with its defaults", "seed 5", "51ms, asked for 50ms", "99 Mbit/s, asked for 100",
-		"goodput_MBps 40.25, total_ms 1600", "41.5 [40.25, 42.75]", "64 MiB in chunks of 1 MiB at most", "liar holder", "beside 3 that ask and never read", "down 100 Mbit/s, loss 0.1 %", "lower is better", "higher is better"} {
+		"goodput_MBps 40.25, total_ms 1600", "41.5 [40.25, 42.75]", "64 MiB in chunks of 1 MiB at most", "liar holder", "beside 3 that ask and never read", "down 100 Mbit/s, loss 0.1 %", "lower is better", "higher is better",
+		"11.5 / 22.5 / 33.5 (512)", "four-1M: 2 of 3 rounds", "relay because", "no /dev/net/tun"} {
 		if !strings.Contains(words, want) {
 			t.Errorf("no %q on the page", want)
 		}

@@ -46,7 +46,8 @@ func (c *cli) benchRetrievalCmd() *cobra.Command {
 		Short: "measure fetches in a matrix of contents, links and bad holders",
 		Long: `Measure fetches by ours and the yardsticks, in turn, and print lines
   RATIO name value (ours X unit, yardstick Y unit; ...)
-All cells take up to 45 minutes on two cores, --quick up to 4. The environment's KUBO=PATH and RAINBOW=PATH add these daemons.
+All cells take about 35 minutes on two cores, 45 at most, --quick up to 4. The environment's KUBO=PATH and RAINBOW=PATH add these
+daemons in a few cells, for about 2 minutes more each.
 
 The run fails (exit 1) if the links are not what they should be, or a fetch returns wrong bytes. It says UNTRUSTED if the stock
 client is slower than it is known to be: then the machine is busy or the bench is wrong, and no ratio means anything.`,
@@ -75,7 +76,7 @@ client is slower than it is known to be: then the machine is busy or the bench i
 	f.StringSliceVar(&cfg.Clients, "clients", nil, "clients to run, divided by commas (default: all that a cell has)")
 	f.IntVar(&cfg.Rounds, "rounds", 0, "fetches by each client (default: what the cell says)")
 	f.StringVar(&shaper, "shaper", string(bench.Auto), "what makes the links: tun, relay, none, or auto for the first that works here")
-	f.Uint64Var(&cfg.Seed, "seed", 1, "of contents and intervals")
+	f.Uint64Var(&cfg.Seed, "seed", 1, "of contents, of what links draw (jitter, loss, reordering), and of intervals")
 	f.StringVar(&out, "out", "", "directory for "+retrievalFile+".json and the page "+retrievalFile+".html")
 	f.BoolVar(&list, "list", false, "list the cells and measure nothing")
 	return cmd
@@ -108,9 +109,9 @@ func (c *cli) listCells(cfg bench.Config) error {
 	})
 	return c.show(cells, func(w io.Writer) {
 		var t table
-		t.row("CELL", "WORKLOAD", "SIZE", "CHUNK", "HOLDERS", "ROUNDS", "CLIENTS")
+		t.row("CELL", "WORKLOAD", "SIZE", "CHUNK", "HOLDERS", "ROUNDS", "AT MOST", "CLIENTS")
 		for _, x := range cells {
-			t.row(x.Name, x.Workload, size(uint64(x.Size)), size(uint64(x.Chunk)), len(x.Holders), x.Rounds, strings.Join(x.Clients, " "))
+			t.row(x.Name, x.Workload, size(uint64(x.Size)), size(uint64(x.Chunk)), len(x.Holders), x.Rounds, fmt.Sprintf("%.0f s", x.Budget), strings.Join(x.Clients, " "))
 		}
 		t.print(w)
 	})
