@@ -46,3 +46,6 @@ func (v *View) Emergencies() map[string]int64 {
 	})
 	return out
 }
+
+// Title returns what and why in a line.
+func (p Proposal) Title() string { return p.Asks.Title }

@@ -48,7 +48,7 @@ func TestAPIAnswers(t *testing.T) {
 	for _, path := range []string{
 		"status", "params", "accounts/" + user.String(), "quote?size=1000000&blocks=600", "orders", "orders?account=" + user.String(),
 		"orders/" + a.Root.String(), "holders/" + a.Root.String(), "nodes", "nodes/" + n.ID().String(),
-		"peers", "supply", "fetches",
+		"peers", "supply", "fetches", "gov/proposals", "gov/params", "gov/protocol", "gov/enclaves",
 	} {
 		var v map[string]any
 		code := call(ctx, t, n, "GET", path, "", &v)
@@ -143,6 +143,8 @@ func TestAPIRefusesWithReason(t *testing.T) {
 		{"POST", "debug/fault", `{"fault":"flood","on":true}`, 400, "dont-have"},
 		{"POST", "debug/fault", `{"fault":"corrupt","of":true}`, 400, "of"},
 		{"GET", "genesis", "", 404, "genesis"},
+		{"GET", "gov/proposals/7", "", 404, "proposal 7"},
+		{"GET", "gov/proposals/seven", "", 400, "seven"},
 	} {
 		var e node.ErrorAnswer
 		if code := call(ctx, t, n, c.method, c.path, c.body, &e); code != c.code || e.Error == "" || !strings.Contains(e.Error, c.want) {

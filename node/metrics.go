@@ -3,6 +3,8 @@ package node
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/lode-node/lode/chain"
 )
 
 // metrics are the node's own collectors, in a registry that the exchange and
@@ -35,6 +37,31 @@ func newMetrics(c Chain) *metrics {
 				return 1
 			}
 			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "lode_chain_protocol_version", Help: "Protocol version that the chain follows.",
+		}, func() float64 {
+			version, _ := c.View().Protocol()
+			return float64(version)
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "lode_chain_upgrade_height", Help: "Height of the upgrade that is planned; 0 if none is.",
+		}, func() float64 {
+			if _, plan := c.View().Protocol(); plan != nil {
+				return float64(plan.Height)
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "lode_gov_open_proposals", Help: "Proposals under vote.",
+		}, func() float64 {
+			open := 0
+			for _, p := range c.View().Proposals() {
+				if p.State == chain.StateOpen {
+					open++
+				}
+			}
+			return float64(open)
 		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "lode_chain_stopped", Help: "1 while no blocks come.",

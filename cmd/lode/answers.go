@@ -25,4 +25,10 @@ type (
 	peersAnswer      = node.PeersAnswer
 	fetchesAnswer    = node.FetchesAnswer
 	supplyAnswer     = node.SupplyAnswer
+
+	proposalsAnswer   = node.ProposalsAnswer
+	proposalAnswer    = node.ProposalAnswer
+	namedParamsAnswer = node.NamedParamsAnswer
+	protocolAnswer    = node.ProtocolAnswer
+	enclavesAnswer    = node.EnclavesAnswer
 )

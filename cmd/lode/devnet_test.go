@@ -58,6 +58,7 @@ func startDevnet(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	})
 	ts.Check(node.SaveKey(filepath.Join(ts.Getenv("LODE_HOME"), "keys", "user"), d.Users[0]))
+	ts.Check(node.SaveKey(ts.MkAbs("node0.key"), d.Keys[0])) // the validator, for scripts that vote
 	for i, n := range d.Nodes {
 		socket := ts.MkAbs("api" + strconv.Itoa(i))
 		l, err := net.Listen("unix", socket)

@@ -19,6 +19,7 @@ const (
 	exitNotFound = 4
 	exitTimeout  = 5
 	exitNoNode   = 6 // nothing answers where a node should
+	exitUpgrade  = 7 // the chain goes on under rules that this build does not know
 )
 
 // A coded error knows its exit code.
@@ -49,6 +50,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &own):
 		return own.code
+	case errors.Is(err, chain.ErrUpgrade):
+		return exitUpgrade
 	case errors.As(err, &rule):
 		return exitOf(rule.Code)
 	case errors.Is(err, context.DeadlineExceeded):

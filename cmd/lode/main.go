@@ -2,7 +2,8 @@
 // content, places storage orders, and shows what the chain and the nodes know.
 //
 // Data goes to stdout, talk to stderr; --json turns the data into one JSON value a command. Exit codes: 0 done, 1 failed,
-// 2 wrong usage, 3 refused by a rule of the chain, 4 not found, 5 out of time, 6 no node to ask.
+// 2 wrong usage, 3 refused by a rule of the chain, 4 not found, 5 out of time, 6 no node to ask, 7 the chain needs a
+// newer build.
 package main
 
 import (
@@ -75,7 +76,7 @@ func (c *cli) root() *cobra.Command {
 Start with 'lode demo' (the whole thing in one command) or 'lode devnet' (a network on this machine, until Ctrl-C).
 On development networks the storage nodes run simulated enclaves: their proofs prove nothing, and all output says so.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a rule of the chain, 4 not found, 5 out of time, 6 no node to ask.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a rule of the chain, 4 not found, 5 out of time, 6 no node to ask, 7 the chain needs a newer build.
 Money is in LODE: "1.5", or "10 grains"; sizes are bytes: "64MiB"; JSON has whole grains and bytes.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -101,7 +102,7 @@ Money is in LODE: "1.5", or "10 grains"; sizes are bytes: "64MiB"; JSON has whol
 	root.AddCommand(
 		c.initCmd(), c.startCmd(), c.edgeCmd(), c.devnetCmd(), c.demoCmd(),
 		c.keyCmd(), c.addCmd(), c.getCmd(), c.catCmd(),
-		c.orderCmd(), c.holdersCmd(), c.nodeCmd(), c.stakeCmd(), c.collectCmd(), c.txCmd(),
+		c.orderCmd(), c.holdersCmd(), c.nodeCmd(), c.stakeCmd(), c.collectCmd(), c.txCmd(), c.govCmd(),
 		c.peersCmd(), c.fetchesCmd(), c.statusCmd(), c.benchCmd(), c.versionCmd(),
 	)
 	return root

@@ -65,6 +65,7 @@ func TestExitCodes(t *testing.T) {
 		{fmt.Errorf("a: %w", context.DeadlineExceeded), 5},
 		{&coded{exitNoNode, errors.New("x")}, 6},
 		{&chain.Error{Code: chain.CodeStopped}, 1},
+		{fmt.Errorf("a: %w", chain.ErrUpgrade), 7},
 	} {
 		if got := exitCode(row.err); got != row.want {
 			t.Errorf("%v: got %d, want %d", row.err, got, row.want)
