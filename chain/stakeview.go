@@ -72,12 +72,12 @@ func (v *View) Stake(id peer.ID) Stake {
 			out.Power = m.Power
 		}
 	}
-	out.Why = whySeat(st, x, out.Power, last)
+	out.Why = whySeat(v.params.Stake, st, x, out.Power, last)
 	return out
 }
 
 // whySeat says in words why an account is or is not in the set.
-func whySeat(st gpos.Stake, x gpos.Exposure, power int64, last election) string {
+func whySeat(p gpos.Params, st gpos.Stake, x gpos.Exposure, power int64, last election) string {
 	switch {
 	case power > 0 && st.Jailed():
 		return fmt.Sprintf("in the set until the next election, then jailed: from era %d on `lode stake unjail` brings it back", st.JailedUntil)
@@ -91,6 +91,8 @@ func whySeat(st gpos.Stake, x gpos.Exposure, power int64, last election) string 
 		return fmt.Sprintf("jailed: from era %d on `lode stake unjail` brings it back", st.JailedUntil)
 	case st.Candidate == nil:
 		return "no candidate"
+	case st.Active < p.MinBond:
+		return fmt.Sprintf("candidate: %v of its own at stake, an election wants %v: `lode stake extra`", st.Active, p.MinBond)
 	case x.Total > 0:
 		return fmt.Sprintf("candidate: %v count, too few for one of %d seats", x.Total, last.Seats)
 	}

@@ -217,6 +217,7 @@ func TestMoneyIsConserved(t *testing.T) {
 					st := w.nodes[n]
 					st.Generation++
 					w.nodes[n] = st
+					delete(w.powers, n) // a new generation begins with nothing
 				}
 			default:
 				for i := range 7 {

@@ -185,7 +185,16 @@ type Standing struct {
 	Misses     uint64      // slots ever missed between two of them
 	Last       uint64      // slot of the last one
 	Generation uint64      // replicas of another one are dead (spec §3.10)
+	Owner      peer.ID     // whose the node is now: its group's, or itself; empty: as when it was listed
 	Credit     coin.Amount // on-chain credit of the node's owner (spec §7.6)
+}
+
+// owner returns whose the replica is now (spec §3.8).
+func (st Standing) owner(r Replica) peer.ID {
+	if st.Owner == "" {
+		return r.Owner
+	}
+	return st.Owner
 }
 
 // Now is what a rule may know of the world: the block that is being made.

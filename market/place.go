@@ -51,9 +51,28 @@ func (p Params) escrow(f File, payer peer.ID, m Place, now Now) (File, Effects, 
 			return f, Effects{}, err
 		}
 	} else if out.Payments = append(out.Payments, y); len(out.Payments) > MaxPayments {
-		return f, Effects{}, fmt.Errorf("order %v: %d payers wait already, no more until it is proved", f.Root, MaxPayments)
+		i := fewest(out.Payments)
+		least := out.Payments[i]
+		if least.Size >= y.Size {
+			return f, Effects{}, fmt.Errorf("order %v: %d payers wait already, none for fewer than your %d bytes: no more until it is proved", f.Root, MaxPayments, y.Size)
+		}
+		e.pay(least.Payer, least.Sum(), "displaced by a payment for more bytes")
+		out.Payments = slices.Delete(out.Payments, i, i+1)
 	}
 	return out, e, nil
+}
+
+// fewest returns the payment that names the fewest bytes, the newest of them.
+// Those are what keeps others from a file for little: a payment that names
+// enough helps everybody who wants the file (spec §5.2).
+func fewest(ys []Payment) int {
+	at := 0
+	for i, y := range ys {
+		if y.Size <= ys[at].Size {
+			at = i
+		}
+	}
+	return at
 }
 
 // join adds a later payment of the same payer to the one in escrow.

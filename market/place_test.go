@@ -101,6 +101,41 @@ func TestOnePaymentAPayerAndSixteenInAll(t *testing.T) { // spec §5.2
 	}
 }
 
+// TestSmallPaymentsKeepNobodyOut: sixteen payments that name too few bytes to
+// count do not block a file until they are refunded, as they would for a base
+// fee each; those that name enough serve everybody and stay (spec §5.2, an
+// attack).
+func TestSmallPaymentsKeepNobodyOut(t *testing.T) {
+	w := newWorld(t)
+	for i := range market.MaxPayments {
+		w.must(w.place(fmt.Sprint("griefer", i), 1, 60, 0))
+	}
+	if err := w.place("victim", 1, 60, 0); err == nil {
+		t.Error("a payment that names no more bytes than any displaced one")
+	}
+	sum := w.file.Payments[15].Sum()
+	w.must(w.place("victim", 5<<20, 60, 0))
+	if got := w.paid[who("griefer15")]; got != sum || len(w.file.Payments) != market.MaxPayments {
+		t.Errorf("the newest of the smallest got %d back of %d, %d payments wait", got, sum, len(w.file.Payments))
+	}
+	w.must(w.cancel("griefer14")) // a cancelled payment is displaced like any other, and paid once
+	for i := range 15 {
+		w.must(w.place(fmt.Sprint("friend", i), 6<<20, 60, 0))
+	}
+	if err := w.place("griefer", 5<<20, 60, 0); err == nil {
+		t.Error("a payment that names enough was displaced by one that names as much")
+	}
+	w.must(w.prove("n1", 5<<20))
+	if w.file.State != market.Live || len(w.file.Payers) != 16 || w.file.Payers[0] != who("victim") {
+		t.Errorf("state %v, paid for by %d", w.file.State, len(w.file.Payers))
+	}
+	for i := range market.MaxPayments {
+		if got := w.paid[who(fmt.Sprint("griefer", i))]; got == 0 {
+			t.Errorf("griefer%d got nothing back", i)
+		}
+	}
+}
+
 func TestPendingOrdersAreRefundedByQueue(t *testing.T) { // spec §5.2
 	w := newWorld(t)
 	w.must(w.place("early", 1<<20, 60, 5))

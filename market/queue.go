@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math/bits"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -58,6 +59,7 @@ func (p Params) touch(f *File, now Now, e *Effects) {
 	}
 	s := p.slot(now.Height)
 	var stay, late []Replica
+	var owners []peer.ID // of places; two nodes may have become one owner's since they were listed
 	for i := 0; i < len(f.Replicas); i++ {
 		r := f.Replicas[i]
 		if r.Seat == nil {
@@ -71,11 +73,13 @@ func (p Params) touch(f *File, now Now, e *Effects) {
 			continue
 		}
 		p.accrue(f, &r, st, now)
-		if st.Misses > r.Seat.Misses || st.Last+1 < s {
+		owner := st.owner(r)
+		if st.Misses > r.Seat.Misses || st.Last+1 < s || slices.Contains(owners, owner) {
 			r.Seat = nil
 			late = append(late, r)
 			continue
 		}
+		owners = append(owners, owner)
 		stay = append(stay, r)
 	}
 	f.Replicas = append(stay, late...)
@@ -137,14 +141,25 @@ func (f *File) earn(r *Replica, n uint64) coin.Amount {
 	return x
 }
 
-// seat gives free places to the first in the queue whose turn has come and
-// whose node has not just missed a slot (spec §5.4).
+// seat gives free places to the first in the queue whose turn has come, whose
+// node has not just missed a slot, and whose owner of now has none: nodes that
+// were listed apart may have joined a group since (spec §5.4).
 func (p Params) seat(f *File, now Now) {
 	s := p.slot(now.Height)
 	if f.State != Live || s >= p.slot(f.Expiry) {
 		return
 	}
 	free := min(p.PaidReplicas, f.Rate.Places) - f.seated()
+	if free <= 0 {
+		return
+	}
+	var owners []peer.ID
+	for _, r := range f.Replicas {
+		if r.Seat != nil {
+			st, _ := now.alive(r)
+			owners = append(owners, st.owner(r))
+		}
+	}
 	for i := range f.Replicas {
 		if free <= 0 {
 			return
@@ -154,13 +169,14 @@ func (p Params) seat(f *File, now Now) {
 			continue
 		}
 		st, alive := now.alive(*r)
-		if !alive || st.Last+1 < s || s < p.slot(f.Opened)+p.Turn(f.Root, r.Owner, f.Seed, p.Tier(st.Credit)) {
+		if !alive || st.Last+1 < s || s < p.slot(f.Opened)+p.Turn(f.Root, r.Owner, f.Seed, p.Tier(st.Credit)) || slices.Contains(owners, st.owner(*r)) {
 			continue
 		}
 		r.Seat = &Seat{Given: s, Base: st.Reports, From: s, Misses: st.Misses}
 		if st.Last < s {
 			r.Seat.Base++ // it takes the place with the report that is still to come
 		}
+		owners = append(owners, st.owner(*r))
 		free--
 	}
 }

@@ -58,7 +58,8 @@ func (p Params) Power(total coin.Amount) int64 {
 }
 
 // Elect holds the election over all accounts that have a stake, in any order
-// and none twice (spec §4.3). The error is ErrTooFew, and the Election then
+// and none twice. A candidate has at least MinBond of its own at stake: who sits
+// on the bonds of others alone has nothing to lose (spec §4.3). The error is ErrTooFew, and the Election then
 // tells who stood, with no seat for anyone.
 func (p Params) Elect(all []Entrant) (Election, error) {
 	place := make(map[peer.ID]int) // of a candidate in stands; never iterated
@@ -66,7 +67,7 @@ func (p Params) Elect(all []Entrant) (Election, error) {
 	var limits []coin.Amount
 	for _, e := range all {
 		c := e.Stake.Candidate
-		if c == nil || e.Stake.Jailed() || e.Limit == 0 {
+		if c == nil || e.Stake.Jailed() || e.Stake.Active < p.MinBond || e.Limit == 0 {
 			continue
 		}
 		place[e.Account] = len(stands)

@@ -57,7 +57,11 @@ func TestElectOrderAndSeats(t *testing.T) { // spec §4.3
 	p.ValidatorCount, p.MinValidators = 2, 2
 	jailed := stands(9, 1000, 1000)
 	jailed.Stake = jailed.Stake.Jail(1)
-	all := []gpos.Entrant{stands(3, 50, 99), stands(2, 50, 99), stands(1, 40, 99), stands(4, 5, 99), jailed}
+	all := []gpos.Entrant{
+		stands(3, 50, 99), stands(2, 50, 99), stands(1, 40, 99), stands(4, 10, 99), jailed,
+		stands(5, 9, 99), // a grain of its own bond is missing, whoever backs it
+		backs(6, edge(5, 90)),
+	}
 	got, err := p.Elect(all)
 	if err != nil {
 		t.Fatal(err)
@@ -70,12 +74,12 @@ func TestElectOrderAndSeats(t *testing.T) { // spec §4.3
 	if !reflect.DeepEqual(order, []byte{2, 3, 1, 4}) || !reflect.DeepEqual(power, []int64{5, 5, 0, 0}) || got.Seats != 2 {
 		t.Errorf("order %v, powers %v, %d seats; want ties by account, two seats, no jailed", order, power, got.Seats)
 	}
-	if got.Effective != 145 {
-		t.Errorf("effective %d, want that of all candidates, 145", uint64(got.Effective))
+	if got.Effective != 150 {
+		t.Errorf("effective %d, want that of all candidates, 150", uint64(got.Effective))
 	}
 	p.MinValidators = 5
 	few, err := p.Elect(all)
-	if !errors.Is(err, gpos.ErrTooFew) || few.Seats != 0 || few.Effective != 145 {
+	if !errors.Is(err, gpos.ErrTooFew) || few.Seats != 0 || few.Effective != 150 {
 		t.Errorf("four of five: %v, %d seats, effective %d", err, few.Seats, uint64(few.Effective))
 	}
 	p.MinValidators = 0
