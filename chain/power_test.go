@@ -88,7 +88,7 @@ func TestPowerMovesInBatches(t *testing.T) {
 	}
 	for i := range fileCount {
 		root := testRoot(t, fmt.Sprint("f", i))
-		f := market.File{Root: root.Bytes(), State: market.Live, Size: testSize, Expiry: 10_000, Staked: coin.LODE}
+		f := market.File{Root: root.Bytes(), State: market.Live, Size: testSize, Expiry: 10_000, Staked: coin.LODE, Term: 600}
 		for j, id := range ids {
 			f.Replicas = append(f.Replicas, market.Replica{Node: id, Owner: id, Height: int64(1 + (i+j)%2)})
 		}
@@ -118,7 +118,7 @@ func TestPowerMovesInBatches(t *testing.T) {
 	if got := moved(); got != fileCount*each {
 		t.Errorf("%d replicas have their bonus in the end, want all %d", got, fileCount*each)
 	}
-	want := uint64(fileCount) * p.Bonus(testSize, each, coin.LODE)
+	want := uint64(fileCount) * p.Bonus(testSize, each, coin.LODE, 600)
 	for _, id := range ids {
 		if n := nodes.must(s, id); n.Power-n.FileBytes != want {
 			t.Fatalf("%v has a bonus of %d, want %d", id, n.Power-n.FileBytes, want)

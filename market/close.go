@@ -26,7 +26,7 @@ func (p Params) Visit(f File, now Now) (File, Effects) {
 	case Live:
 		p.touch(&out, now, &e)
 		if !p.renew(&out, now, &e) {
-			out.State, out.Staked, out.Rate = Expired, 0, Rate{}
+			out.State, out.Staked, out.Term, out.Rate = Expired, 0, 0, Rate{}
 			out.unseat()
 			e.Ended = true
 		}
@@ -68,9 +68,10 @@ func (p Params) renew(f *File, now Now, e *Effects) bool {
 		f.Prepaid = nil
 	}
 	e.pay(Reserve, q.Base, "base")
-	f.Staked = 0
+	length := min(max(f.Length, p.MinBlocks), p.MaxBlocks)
+	f.Staked, f.Term = 0, length
 	// Places stay with their holders: the order runs on without a gap.
-	f.Expiry = p.roundUp(max(f.Expiry, now.Height) + min(max(f.Length, p.MinBlocks), p.MaxBlocks))
+	f.Expiry = p.roundUp(max(f.Expiry, now.Height) + length)
 	p.fund(f, e, q.Amount(), 0)
 	p.fix(f, now)
 	p.seat(f, now)

@@ -66,7 +66,8 @@ type File struct {
 	Payers   []peer.ID `json:"payers"`   // the first MaxPayers who paid for the live file
 
 	Pool    coin.Amount `json:"pool"`   // earned by nobody yet
-	Staked  coin.Amount `json:"staked"` // staking share of the running orders (spec §5.7)
+	Staked  coin.Amount `json:"staked"` // what the stakers got since the file began to run, or was last renewed (spec §5.7)
+	Term    int64       `json:"term"`   // blocks that this paid for
 	Rate    Rate        `json:"rate"`
 	Prepaid *Prepaid    `json:"prepaid,omitempty"` // nil: no prepayer
 

@@ -135,10 +135,10 @@ func (p Params) extend(f File, payer peer.ID, m Place, now Now) (File, Effects, 
 // run lets a file run for a number of blocks more.
 func (p Params) run(f *File, now Now, blocks int64) {
 	if f.State != Live || f.Expiry <= now.Height {
-		f.Expiry, f.Staked = now.Height, 0
+		f.Expiry, f.Staked, f.Term = now.Height, 0, 0
 		f.unseat()
 	}
-	f.State, f.Expiry = Live, p.roundUp(f.Expiry+blocks)
+	f.State, f.Expiry, f.Term = Live, p.roundUp(f.Expiry+blocks), f.Term+blocks
 }
 
 // fund splits the amount of one order between the staking pot, the file's pool

@@ -42,15 +42,20 @@ func (p Params) most(n int) int {
 	return max(curve[len(curve)-1].replicas, p.MaxReplicas, n)
 }
 
-// Bonus returns the bytes of storage power above its size that each replica of a
-// file gets once it is PowerBlocks old. It is bounded by what the file's running
-// orders paid to the stakers, so that self-dealt junk buys no limit cheaper than
-// disks do: all of them together get at most BonusPerGrain bytes for each grain
-// (spec §5.7). N counts listed replicas; staked is File.Staked.
-func (p Params) Bonus(size uint64, n int, staked coin.Amount) uint64 {
+// Bonus returns the bytes of storage power above its size that each of n listed
+// replicas of a file gets once it is PowerBlocks old. It is bounded by what the
+// stakers got of the file's orders, so that self-dealt junk buys no limit cheaply:
+// all replicas together get at most BonusPerGrain bytes for each grain that they
+// got for OrderBlocks of the file's time, whether that was paid at once or bit by
+// bit. Staked and term are those of the File (spec §5.7).
+func (p Params) Bonus(size uint64, n int, staked coin.Amount, term int64) uint64 {
+	if term <= 0 {
+		return 0
+	}
 	extra := curve[Band(n)].hundredths - 100
 	bonus := coin.MulDiv(size, extra, 100) // below 2^44·9, by MaxFileSize
-	bought, ok := coin.MulDivOK(uint64(staked), p.BonusPerGrain, uint64(p.most(n)))
+	// At most 2^30·2^31; a term is below 2^42 as long as heights are below 2^41.
+	bought, ok := coin.MulDivOK(uint64(staked), p.BonusPerGrain*uint64(p.OrderBlocks), uint64(term)*uint64(p.most(n)))
 	if !ok {
 		bought = math.MaxUint64
 	}
@@ -77,7 +82,7 @@ func (e *Effects) shift(r *Replica, to uint64) {
 // powerDue returns the height from which a replica's bonus is not what it should
 // be, 0 if there is none.
 func (p Params) powerDue(f File) int64 {
-	due, want := int64(0), p.Bonus(f.Size, len(f.Replicas), f.Staked)
+	due, want := int64(0), p.Bonus(f.Size, len(f.Replicas), f.Staked, f.Term)
 	for _, r := range f.Replicas {
 		if at := r.Height + p.PowerBlocks; r.Bonus != want && (due == 0 || at < due) {
 			due = at
@@ -105,7 +110,7 @@ func (p Params) Queue(f File, height int64) File {
 func (p Params) Repower(f File, height int64, limit int) (File, Effects) {
 	var e Effects
 	out := f.clone()
-	want := p.Bonus(f.Size, len(f.Replicas), f.Staked)
+	want := p.Bonus(f.Size, len(f.Replicas), f.Staked, f.Term)
 	for i := range out.Replicas {
 		if len(e.Shifts) == limit {
 			break

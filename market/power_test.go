@@ -17,21 +17,25 @@ func TestPower(t *testing.T) { // spec §5.7
 		name string
 		n    int
 		paid coin.Amount
+		term int64
 		want uint64
 	}{
-		{"one copy", 1, 1 << 40, 50},
-		{"eight", 8, 1 << 40, 50},
-		{"nine", 9, 1 << 40, 200},
-		{"seventeen", 17, 1 << 40, 500},
-		{"a full queue", 200, 1 << 40, 9_000},
-		{"beyond the table", 300, 1 << 40, 9_000},
-		{"nothing paid, no bonus", 200, 0, 0},
-		{"the bonus is bought: 10 bytes a grain, over the band's 16 copies", 9, 96, 60},
-		{"so it is the same for all of a band", 16, 96, 60},
-		{"and over all there may be, in the last band", 183, 400, 20},
-		{"a bonus beyond 64 bits is cut by the curve", 1, 1 << 62, 50},
+		{"one copy", 1, 1 << 40, 600, 50},
+		{"eight", 8, 1 << 40, 600, 50},
+		{"nine", 9, 1 << 40, 600, 200},
+		{"seventeen", 17, 1 << 40, 600, 500},
+		{"a full queue", 200, 1 << 40, 600, 9_000},
+		{"beyond the table", 300, 1 << 40, 600, 9_000},
+		{"nothing paid, no bonus", 200, 0, 600, 0},
+		{"the bonus is bought: 10 bytes a grain, over the band's 16 copies", 9, 96, 600, 60},
+		{"so it is the same for all of a band", 16, 96, 600, 60},
+		{"and over all there may be, in the last band", 183, 400, 600, 20},
+		{"four times as long for four times as much is the same", 9, 384, 2400, 60},
+		{"a short order for little too", 9, 16, 100, 60},
+		{"an order that is over", 9, 1 << 40, 0, 0},
+		{"a bonus beyond 64 bits is cut by the curve", 1, 1 << 62, 600, 50},
 	} {
-		if got := p.Bonus(1000, row.n, row.paid); got != row.want {
+		if got := p.Bonus(1000, row.n, row.paid, row.term); got != row.want {
 			t.Errorf("%s: %d, want %d", row.name, got, row.want)
 		}
 	}
@@ -52,7 +56,8 @@ func TestBonusIsItsSlowTwin(t *testing.T) {
 		{92, "8"}, {100, "8.5"}, {115, "8.8"}, {127, "9"}, {142, "9.2"}, {157, "9.4"}, {167, "9.6"}, {182, "9.8"}, {1 << 40, "10"}}
 	for range 20_000 {
 		p.MaxReplicas = 1 + rng.Intn(market.MaxReplicasCap)
-		p.BonusPerGrain = uint64(rng.Int63n(1 << 30))
+		p.BonusPerGrain, p.OrderBlocks = uint64(rng.Int63n(1<<30)), 1+rng.Int63n(1<<31)
+		term := 1 + rng.Int63n(1<<uint(rng.Intn(40)))
 		size, n, staked := uint64(rng.Int63n(1<<44)), 1+rng.Intn(p.MaxReplicas), coin.Amount(rng.Uint64()>>rng.Intn(64))
 		most, times := int64(max(200, p.MaxReplicas)), new(big.Rat)
 		for i, b := range table {
@@ -66,12 +71,13 @@ func TestBonusIsItsSlowTwin(t *testing.T) {
 		}
 		byCurve := new(big.Rat).Mul(new(big.Rat).SetInt(new(big.Int).SetUint64(size)), times.Sub(times, big.NewRat(1, 1)))
 		bought := new(big.Int).Mul(new(big.Int).SetUint64(uint64(staked)), new(big.Int).SetUint64(p.BonusPerGrain))
-		want := new(big.Int).Div(bought, big.NewInt(most))
+		bought.Mul(bought, big.NewInt(p.OrderBlocks))
+		want := new(big.Int).Div(bought, new(big.Int).Mul(big.NewInt(term), big.NewInt(most)))
 		if c := new(big.Int).Div(byCurve.Num(), byCurve.Denom()); c.Cmp(want) < 0 {
 			want = c
 		}
-		if got := p.Bonus(size, n, staked); got != want.Uint64() {
-			t.Fatalf("size %d, %d of %d replicas, %d staked, %d a grain: %d, want %v", size, n, p.MaxReplicas, staked, p.BonusPerGrain, got, want)
+		if got := p.Bonus(size, n, staked, term); got != want.Uint64() {
+			t.Fatalf("size %d, %d of %d replicas, %d staked for %d, %d a grain: %d, want %v", size, n, p.MaxReplicas, staked, term, p.BonusPerGrain, got, want)
 		}
 	}
 }
@@ -142,7 +148,7 @@ func TestReplicasComeOfAge(t *testing.T) {
 // §6.3, 1).
 func TestABonusIsNeverMoreThanWasBought(t *testing.T) {
 	moved := 0
-	for seed := range int64(30) {
+	for seed := range int64(12) {
 		rng := rand.New(rand.NewSource(seed))
 		w := newWorld(t)
 		w.p.PowerBlocks, w.p.BonusPerGrain, w.p.MaxReplicas = rng.Int63n(80), uint64(rng.Intn(2000)), 4+rng.Intn(60)
@@ -161,15 +167,15 @@ func TestABonusIsNeverMoreThanWasBought(t *testing.T) {
 				for w.at(w.height + 1); w.file.PowerAt != 0 && w.file.PowerAt <= w.height; {
 					w.at(w.height + 1) // the queue catches up
 				}
-				want, sum := w.p.Bonus(size, len(w.file.Replicas), w.file.Staked), uint64(0)
+				want, sum := w.p.Bonus(size, len(w.file.Replicas), w.file.Staked, w.file.Term), uint64(0)
 				for _, r := range w.file.Replicas {
 					if x := w.powers[r.Node]; x != want && (x != 0 || r.Height+w.p.PowerBlocks <= w.height) {
 						t.Fatalf("seed %d: %v has %d at height %d, of age %d, want %d", seed, r.Node, x, w.height, w.height-r.Height, want)
 					}
 					sum += r.Bonus
 				}
-				if bought := uint64(w.file.Staked) * w.p.BonusPerGrain; sum > bought {
-					t.Fatalf("seed %d: bonuses of %d bytes for %d", seed, sum, bought)
+				if term := uint64(w.file.Term); sum*term > uint64(w.file.Staked)*w.p.BonusPerGrain*uint64(w.p.OrderBlocks) {
+					t.Fatalf("seed %d: bonuses of %d bytes for %d in %d blocks", seed, sum, w.file.Staked, term)
 				}
 				if sum > 0 {
 					moved++
@@ -177,7 +183,7 @@ func TestABonusIsNeverMoreThanWasBought(t *testing.T) {
 			}
 		}
 	}
-	if moved < 100 {
+	if moved < 40 {
 		t.Errorf("only %d looks found a bonus: the walk is too tame", moved)
 	}
 }
