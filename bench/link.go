@@ -23,8 +23,8 @@ type circuit struct {
 // newCircuit returns an idle link, the number-th of those that draw by seed.
 func newCircuit(l Link, seed, number uint64) *circuit {
 	return &circuit{rtt: l.RTT(), lines: [2]*line{
-		newLine(l.Up, l.RTT(), seed, number<<1|up),
-		newLine(l.Down, l.RTT(), seed, number<<1|down),
+		newLine(l.Up, l.RTT(), seed, 2*number+up),
+		newLine(l.Down, l.RTT(), seed, 2*number+down),
 	}}
 }
 

@@ -42,8 +42,8 @@ func (r Report) ratio(k kept) (Ratio, bool) {
 	return out, true
 }
 
-// ratios fills in what the samples tell: the stable ones, then ours to stock of
-// every cell that has both.
+// ratios fills in what the samples tell: the stable ones, then ours to the
+// yardsticks of every cell that has both.
 func (r *Report) ratios() {
 	r.Ratios = nil
 	for _, k := range stable {
@@ -78,8 +78,21 @@ func (r *Report) liars() {
 	}
 }
 
-// general are the ratios of ours to stock in a cell, above one if we are better.
-func general(c Cell) []kept {
+// general are the ratios of ours to the yardsticks in a cell, above one if we are
+// better: to stock, and to daemons; in front, how a larger window does.
+func general(c Cell) (ks []kept) {
+	for _, k := range toStock(c) {
+		ks = append(ks, k)
+		for _, x := range []struct{ as, ours, yard string }{{"wide-", Wide, Stock}, {"wide-wild-", WideWild, Stock}, {"kubo-", Lode, Kubo}, {"rainbow-", Lode, Rainbow}} {
+			y := k
+			y.name, y.client, y.client2 = x.as+k.name, x.ours, x.yard
+			ks = append(ks, y)
+		}
+	}
+	return ks
+}
+
+func toStock(c Cell) []kept {
 	switch c.Workload {
 	case Missing, Gone:
 		return []kept{{name: "fail:" + c.Name, metric: "fail_ms", unit: "ms", above: c.Name, client: Lode, client2: Stock, flip: true}}
