@@ -22,8 +22,12 @@ import (
 const (
 	WindowMin     = 256 << 10
 	WindowMax     = 16 << 20
-	DefaultWindow = 4 << 20 // twice the largest block, and what the setting p2p.receive_window is by default
+	DefaultWindow = 2<<20 + 64<<10 // the largest block and what is around it: the setting p2p.receive_window by default
 )
+
+// streamsAtOnce is how many streams of one peer must find memory, so that a
+// connection is begun with larger windows: a stock server sends on eight.
+const streamsAtOnce = 8
 
 // What libp2p has for QUIC: a fresh stream, and all streams of a connection.
 const (
@@ -38,8 +42,8 @@ const (
 // open stream may hold that much.
 //
 // What a window may hold is reserved at the resource manager of the host. Where
-// more than three fifths of what it grants are in use, new TCP connections have
-// the stock window; a QUIC connection for which there is no memory is not
+// eight more would bring what is in use above three fifths of what it grants,
+// new TCP connections have the stock window; a QUIC connection for which there is no memory is not
 // dialled. QUIC connections that others dial have libp2p's window: it takes no
 // other there.
 func ReceiveWindow(size uint32) ([]libp2p.Option, error) {
@@ -80,9 +84,9 @@ func (m *muxer) NewConn(c net.Conn, server bool, scope network.PeerScope) (netwo
 	if err != nil {
 		return nil, err
 	}
-	// A connection with larger windows breaks where a stream finds no memory for
-	// its own: it is not begun where that is near.
-	err = span.ReserveMemory(m.extra, network.ReservationPriorityMedium)
+	// Yamux breaks a connection on which a stream finds no memory for its window:
+	// larger ones are not begun where that is near.
+	err = span.ReserveMemory(streamsAtOnce*m.extra, network.ReservationPriorityMedium)
 	span.Done()
 	if err != nil {
 		return yamux.DefaultTransport.NewConn(c, server, scope)
