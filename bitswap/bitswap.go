@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,9 +50,13 @@ type Config struct {
 	Host   host.Host
 	Blocks blockstore.Blockstore // served to others; what is fetched is stored by the caller
 
-	// Routing finds who has a block when the chain names nobody. Nil means that
-	// only holders and connected peers are asked.
+	// Routing finds who has a block when the chain names nobody, or holders fail.
+	// Several, asked all at once, are [Routers]. Nil means that only holders and
+	// connected peers are asked.
 	Routing routing.ContentDiscovery
+	// Web tells of an IP address whether HTTP providers may be asked there, for
+	// whoever writes provider records may name any host. Nil means that none are.
+	Web func(netip.Addr) bool
 	// Holders names those who, by the chain, hold the file root and so owe it
 	// (spec §6.1, §6.2). It must answer from memory and be safe for concurrent
 	// use. Nil means nobody.
@@ -96,20 +101,25 @@ type Exchange struct {
 	stock   atomic.Int64   // fetches that boxo's client has open
 	once    sync.Once
 
-	mu      sync.Mutex // guards the fields below
-	closed  bool
-	sched   *schedule
-	open    map[*request]struct{}
-	waiting map[cid.Cid][]*request
-	outs    map[peer.ID]*outbox
-	recent  *simplelru.LRU[cid.Cid, *record]   // blocks wanted lately
-	index   *simplelru.LRU[string, cid.Cid]    // multihash of a block → root of its file (spec §6.3)
-	fresh   *simplelru.LRU[cid.Cid, time.Time] // root → when its holders were read
-	alone   *simplelru.LRU[cid.Cid, *record]   // root → fetch that calls without a session join
-	holding *simplelru.LRU[peer.ID, struct{}]  // peers that the chain named lately
-	trouble *simplelru.LRU[peer.ID, Failure]   // last failure of a peer
-	fetches []*record                          // ring of the last fetches, oldest first
-	nextID  uint64
+	mu        sync.Mutex // guards the fields below
+	closed    bool
+	sched     *schedule
+	open      map[*request]struct{}
+	waiting   map[cid.Cid][]*request
+	lost      map[cid.Cid]*lost // wanted of the fallback
+	web       *web              // nil: HTTP providers are not asked
+	searches  map[cid.Cid]*search
+	inLine    []*search // that wait for their turn
+	searching int       // that run
+	outs      map[peer.ID]*outbox
+	recent    *simplelru.LRU[cid.Cid, *record]   // blocks wanted lately
+	index     *simplelru.LRU[string, cid.Cid]    // multihash of a block → root of its file (spec §6.3)
+	fresh     *simplelru.LRU[cid.Cid, time.Time] // root → when its holders were read
+	alone     *simplelru.LRU[cid.Cid, *record]   // root → fetch that calls without a session join
+	holding   *simplelru.LRU[peer.ID, struct{}]  // peers that the chain named lately
+	trouble   *simplelru.LRU[peer.ID, Failure]   // last failure of a peer
+	fetches   []*record                          // ring of the last fetches, oldest first
+	nextID    uint64
 }
 
 var (
@@ -148,7 +158,7 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 		cfg: cfg, ledger: led, m: m, log: cfg.Logger,
 		started: time.Now(), kick: make(chan struct{}, 1),
 		sched: newSchedule(defaults(), cfg.Credit, rand.Uint64()),
-		open:  map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, outs: map[peer.ID]*outbox{},
+		open:  map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, lost: map[cid.Cid]*lost{}, searches: map[cid.Cid]*search{}, outs: map[peer.ID]*outbox{},
 		recent: lru[cid.Cid, *record](recentKept), index: lru[string, cid.Cid](indexKept),
 		fresh: lru[cid.Cid, time.Time](rootsKept), alone: lru[cid.Cid, *record](rootsKept),
 		holding: lru[peer.ID, struct{}](peersNoted), trouble: lru[peer.ID, Failure](peersNoted),
@@ -157,6 +167,9 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 	e.ctx, e.cancel = context.WithCancel(ctx)
 	e.ear = &ear{Host: cfg.Host}
 	e.net = bsnet.NewFromIpfsHost(e.ear)
+	if cfg.Web != nil && cfg.Strategy == Enforce {
+		e.web = newWeb(cfg.Web)
+	}
 	e.client = e.newClient()
 	e.server = e.newServer()
 	m.follow(e)
@@ -215,7 +228,12 @@ func (e *Exchange) Close() error {
 		for r := range e.open {
 			e.finish(r, ErrClosed)
 		}
-		clear(e.waiting)
+		for c := range e.waiting {
+			e.forget(c)
+		}
+		for _, s := range e.searches {
+			e.endSearch(s)
+		}
 		e.mu.Unlock()
 		e.cancel()
 		for _, p := range []protocol.ID{bsnet.ProtocolBitswapNoVers, bsnet.ProtocolBitswapOneZero, bsnet.ProtocolBitswapOneOne, bsnet.ProtocolBitswap} {
@@ -227,6 +245,9 @@ func (e *Exchange) Close() error {
 		e.wg.Wait()
 		for _, o := range e.outs {
 			o.close()
+		}
+		if e.web != nil {
+			e.web.close()
 		}
 		err = errors.Join(err, e.ledger.close())
 		e.m.unregister()

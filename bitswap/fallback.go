@@ -15,18 +15,50 @@ import (
 )
 
 // newClient returns boxo's client on our wire, as it comes unless it is the
-// fallback. Then it asks routing at once: we turn to it only when the chain knows
-// nobody, or holders fail.
+// fallback. Then its sessions are told at once whom our own search has found.
 func (e *Exchange) newClient() *client.Client {
 	opts := []client.Option{client.WithoutDuplicatedBlockStats(), client.WithTraceBlock(true)}
-	if e.cfg.Strategy == Enforce {
-		opts = append(opts, client.ProviderSearchDelay(time.Millisecond))
+	if e.cfg.Strategy != Enforce {
+		return client.New(e.ctx, e.net, e.cfg.Routing, e.cfg.Blocks, opts...)
 	}
-	return client.New(e.ctx, e.net, e.cfg.Routing, e.cfg.Blocks, opts...)
+	opts = append(opts, client.ProviderSearchDelay(time.Millisecond), client.WithDefaultProviderQueryManager(false))
+	return client.New(e.ctx, e.net, finder{e}, e.cfg.Blocks, opts...)
 }
 
-// fallBack asks boxo's client for orphans, on behalf of all who wait for them.
-// Our own wants stay open: the first delivery wins. The caller holds mu.
+// The two ways of the fallback.
+const (
+	byStock = "stock" // boxo's client: connected peers, and those that routing finds
+	byWeb   = "web"   // HTTP providers that routing finds
+)
+
+// Bounds of the wait for the way that gave the last block, before the other is
+// asked too, and of the wait before providers of another block are searched.
+const (
+	joinMin     = 100 * time.Millisecond
+	joinMax     = time.Second
+	searchAgain = time.Second // doubles up to searchMost
+	searchMost  = time.Minute
+)
+
+// A fallen is what a session knows beyond the holders, guarded by Exchange.mu.
+type fallen struct {
+	stock exchange.Fetcher // boxo's session, once needed
+	sites []*site          // HTTP providers found
+	lead  string           // the way that gave the last block; "" = none yet
+	pace  time.Duration    // mean time of a block by it
+}
+
+// led notes that a block came by way, so long after it was lost.
+func (f *fallen) led(way string, took time.Duration) {
+	if f.lead != way {
+		f.lead, f.pace = way, took
+	}
+	f.pace += (took - f.pace) / 4
+}
+
+// fallBack turns to everything beyond the holders for orphans, on behalf of all
+// who wait for them. Our own wants stay open: the first delivery wins. The caller
+// holds mu.
 func (e *Exchange) fallBack(orphans []cid.Cid) {
 	var order []*request
 	keys := map[*request][]cid.Cid{}
@@ -39,40 +71,115 @@ func (e *Exchange) fallBack(orphans []cid.Cid) {
 		}
 	}
 	for _, r := range order {
-		e.stockFetch(r, keys[r])
+		e.beyond(r, keys[r])
 	}
 }
 
-// rescue asks boxo's client for those of keys that it is asked for already on
-// behalf of others: that r joins a want must not tie it to their life. The
-// caller holds mu.
+// rescue does the same for those of keys that others have lost already: that r
+// joins a want must not tie it to their life. The caller holds mu.
 func (e *Exchange) rescue(r *request, keys []cid.Cid) {
 	var late []cid.Cid
 	for _, c := range keys {
-		if w := e.sched.wants[c]; w != nil && w.orphan && len(e.waiting[c]) > 1 {
+		if l := e.lost[c]; l != nil && !l.stock[r] {
 			late = append(late, c)
 		}
 	}
 	if len(late) > 0 {
-		e.stockFetch(r, late)
+		e.beyond(r, late)
 	}
 }
 
-// stockFetch starts a fetch by boxo's client for r. The caller holds mu.
-func (e *Exchange) stockFetch(r *request, keys []cid.Cid) {
+// beyond asks both ways at once, until one of them has given the session a block:
+// from then on that one is asked first, and the other joins in when it is late,
+// so that not every block comes twice. The caller holds mu.
+func (e *Exchange) beyond(r *request, keys []cid.Cid) {
 	r.rec.fellBack()
 	e.m.fallbacks.Inc()
+	for _, c := range keys {
+		e.lose(c)
+	}
+	if r.s.fallen.lead == "" {
+		e.search(keys[0], false) // who has one block has, as a rule, the others
+	}
+	e.insist(r, keys, searchAgain)
+	switch f := &r.s.fallen; {
+	case e.web == nil:
+		e.askStock(r, keys)
+	case f.lead == byWeb && len(f.sites) > 0:
+		e.later(r, keys, e.askStock)
+		e.askWeb(r, keys)
+	case f.lead == byStock:
+		e.askStock(r, keys)
+		e.later(r, keys, e.askWeb)
+	default:
+		e.askStock(r, keys)
+		e.askWeb(r, keys)
+	}
+}
+
+// later calls join for those of keys that are still missing after a while. The
+// caller holds mu.
+func (e *Exchange) later(r *request, keys []cid.Cid, join func(*request, []cid.Cid)) {
+	e.after(min(max(2*r.s.fallen.pace, joinMin), joinMax), r, keys, join)
+}
+
+// insist searches for the first of keys that is still missing after wait, and
+// again after twice as long: not every block of a file need be where its first
+// one was. The caller holds mu.
+func (e *Exchange) insist(r *request, keys []cid.Cid, wait time.Duration) {
+	if len(e.routers()) == 0 {
+		return
+	}
+	e.after(wait, r, keys, func(r *request, rest []cid.Cid) {
+		e.search(rest[0], true)
+		e.insist(r, rest, min(2*wait, searchMost))
+	})
+}
+
+// after calls do with those of keys that are still missing then. The caller
+// holds mu, as do does.
+func (e *Exchange) after(wait time.Duration, r *request, keys []cid.Cid, do func(*request, []cid.Cid)) {
+	t := time.AfterFunc(wait, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		var rest []cid.Cid
+		for _, c := range keys {
+			if _, ok := r.left[c]; ok {
+				rest = append(rest, c)
+			}
+		}
+		if len(rest) > 0 && !r.done && !e.closed {
+			do(r, rest)
+			e.act()
+		}
+	})
+	r.offs = append(r.offs, t.Stop)
+}
+
+// askStock starts a fetch by boxo's client for r. The caller holds mu.
+func (e *Exchange) askStock(r *request, keys []cid.Cid) {
+	var fresh []cid.Cid
+	for _, c := range keys {
+		if l := e.lost[c]; l != nil && !l.stock[r] {
+			l.stock[r] = true
+			fresh = append(fresh, c)
+		}
+	}
+	if len(fresh) == 0 {
+		return
+	}
+	r.rec.try(triedStock).Asked += uint64(len(fresh))
 	var f exchange.Fetcher = e.client // for a single call: it ends its own session with it
 	if !r.s.alone {
-		if r.s.stock == nil {
-			r.s.stock = e.client.NewSession(r.s.ctx)
+		if r.s.fallen.stock == nil {
+			r.s.fallen.stock = e.client.NewSession(r.s.ctx)
 		}
-		f = r.s.stock
+		f = r.s.fallen.stock
 	}
 	e.stock.Add(1)
 	e.spawn(func() {
 		defer e.stock.Add(-1)
-		e.drain(r.ctx, f, keys)
+		e.drain(r.ctx, f, fresh)
 	})
 }
 
@@ -95,6 +202,22 @@ func (e *Exchange) drain(ctx context.Context, f exchange.Fetcher, keys []cid.Cid
 	}
 }
 
+// stockGave notes for all who wait for c that a peer whom we did not ask has it.
+// The caller holds mu, and delivers.
+func (e *Exchange) stockGave(c cid.Cid, size uint64) {
+	l := e.lost[c]
+	if l == nil {
+		return
+	}
+	for _, r := range e.waiting[c] {
+		t := r.rec.try(triedStock)
+		t.Blocks++
+		t.Bytes += size
+		t.Micros = time.Since(l.since).Microseconds()
+		r.s.fallen.led(byStock, time.Since(l.since))
+	}
+}
+
 // untrace takes apart what boxo's client returns.
 func untrace(b blocks.Block) (blocks.Block, peer.ID, time.Duration) {
 	if t, ok := b.(traceability.Block); ok {
@@ -106,75 +229,4 @@ func untrace(b blocks.Block) (blocks.Block, peer.ID, time.Duration) {
 // unchosen is the outcome of a block from a peer that we did not choose.
 func unchosen(size uint64, now int64) credit.Event {
 	return credit.Event{Kind: credit.Served, Bytes: size, At: now / 1_000_000}
-}
-
-// A stockSession fetches with boxo's client alone, and keeps the books.
-type stockSession struct {
-	*session
-	fetcher exchange.Fetcher
-}
-
-// GetBlock is as that of boxo's client.
-func (s *stockSession) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {
-	s.look(ctx, c)
-	b, err := s.fetcher.GetBlock(ctx, c)
-	if err != nil {
-		s.e.mu.Lock()
-		defer s.e.mu.Unlock()
-		s.rec.note(err.Error())
-		return nil, err
-	}
-	return s.seen(b), nil
-}
-
-// GetBlocks is as that of boxo's client.
-func (s *stockSession) GetBlocks(ctx context.Context, cs []cid.Cid) (<-chan blocks.Block, error) {
-	if len(cs) > 0 {
-		s.look(ctx, cs[0])
-	}
-	in, err := s.fetcher.GetBlocks(ctx, cs)
-	if err != nil {
-		return nil, err
-	}
-	out := make(chan blocks.Block, len(cs))
-	s.e.mu.Lock()
-	defer s.e.mu.Unlock()
-	if s.e.closed {
-		return nil, ErrClosed
-	}
-	s.e.spawn(func() {
-		defer close(out)
-		for b := range in {
-			out <- s.seen(b) // there is room for each key
-		}
-	})
-	return out, nil
-}
-
-// look records whom we would have asked.
-func (s *stockSession) look(ctx context.Context, c cid.Cid) {
-	if s.e.cfg.Strategy == Observe {
-		s.e.refresh(s.rootOf(ctx, c), s.session, nil, nil)
-	}
-	s.e.mu.Lock()
-	defer s.e.mu.Unlock()
-	s.rec.start()
-	s.rec.fellBack()
-}
-
-// seen books a block and returns it without its trace.
-func (s *stockSession) seen(b blocks.Block) blocks.Block {
-	plain, from, delay := untrace(b)
-	size := uint64(len(plain.RawData()))
-	s.e.mu.Lock()
-	defer s.e.mu.Unlock()
-	s.rec.got(from, pathFallback, size)
-	s.e.m.received(pathFallback, size)
-	if from != "" && s.e.cfg.Strategy == Observe {
-		ev := unchosen(size, s.e.now())
-		ev.TTFB = uint64(max(delay.Microseconds(), 1))
-		_, ev.Duty = s.e.holding.Peek(from)
-		s.e.ledger.apply(from, ev)
-	}
-	return plain
 }

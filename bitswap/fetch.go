@@ -17,7 +17,7 @@ import (
 // The paths by which blocks of a fetch came.
 const (
 	pathHolders  = "holders"  // from peers that the chain or an order named
-	pathFallback = "fallback" // by boxo's client: connected peers and routing
+	pathFallback = "fallback" // by boxo's client or HTTP providers
 	pathBoth     = "both"
 )
 
@@ -29,7 +29,8 @@ type Fetch struct {
 	Started    time.Time    `json:"started"`
 	Last       time.Time    `json:"last"`       // last block or failure
 	Path       string       `json:"path"`       // holders, fallback, both; "" as long as nothing came
-	Fallback   bool         `json:"fallback"`   // boxo's client was asked to help
+	Fallback   bool         `json:"fallback"`   // others than holders and sources were asked too
+	Tried      []Tried      `json:"tried"`      // what they were, at most 16
 	Considered []Considered `json:"considered"` // at most 64, in order of preference
 	Asked      []Asked      `json:"asked"`      // at most 64, in order of first asking
 	TTFB       int64        `json:"ttfb_us"`    // from the first call to the first block, µs; 0 = none came
@@ -265,9 +266,7 @@ func (r *record) tried() string {
 			break
 		}
 	}
-	if r.Fallback {
-		parts = append(parts, "connected peers and routing asked too")
-	}
+	parts = append(parts, r.beyond()...)
 	return strings.Join(parts, "; ")
 }
 
@@ -372,6 +371,7 @@ func (e *Exchange) LastFetch(root cid.Cid) (Fetch, bool) {
 func (r *record) copy() Fetch {
 	f := r.Fetch
 	f.Considered, f.Asked, f.Errors = slices.Clone(f.Considered), slices.Clone(f.Asked), slices.Clone(f.Errors)
+	f.Tried = slices.Clone(f.Tried)
 	return f
 }
 

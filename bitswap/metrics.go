@@ -20,15 +20,19 @@ import (
 //	lode_bitswap_asks_total                wants sent to peers, second ones included
 //	lode_bitswap_hedges_total              second peers asked for a late block
 //	lode_bitswap_dials_total{result}       dials of holders, connected or failed
-//	lode_bitswap_fallbacks_total           fetches that boxo's client joined
+//	lode_bitswap_fallbacks_total           times that a fetch turned to others than holders
+//	lode_bitswap_routers_total{router,result}  questions to routers, by answer: found, none or failed
+//	lode_bitswap_http_total{result}        requests to HTTP providers: block, absent, busy, failed, wrong or refused
+//	lode_bitswap_strategy{strategy}        1 for the strategy of this exchange
 //	lode_bitswap_first_block_seconds       from the start of a fetch to its first block
 type metrics struct {
 	reg prometheus.Registerer
 	wants, duplicates, unwanted, sent,
 	stalls, asks, hedges, fallbacks prometheus.Counter
-	blocks, bytes, outcomes, dials *prometheus.CounterVec
-	first                          prometheus.Histogram
-	all                            []prometheus.Collector
+	blocks, bytes, outcomes, dials,
+	routers, web *prometheus.CounterVec
+	first prometheus.Histogram
+	all   []prometheus.Collector
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -50,10 +54,12 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.stalls = one("stalls_total", "Peers that were silent past their limit.")
 	m.asks = one("asks_total", "Wants sent to peers, second ones included.")
 	m.hedges = one("hedges_total", "Second peers asked for a late block.")
-	m.fallbacks = one("fallbacks_total", "Fetches that the stock client joined.")
+	m.fallbacks = one("fallbacks_total", "Times that a fetch turned to others than holders.")
 	m.blocks = vec("blocks_total", "Wanted blocks received.", "path")
 	m.bytes = vec("bytes_total", "Bytes of wanted blocks received.", "path")
 	m.outcomes = vec("outcomes_total", "Requests by outcome.", "kind", "duty")
+	m.routers = vec("routers_total", "Questions to routers, by answer.", "router", "result")
+	m.web = vec("http_total", "Requests to HTTP providers, by answer.", "result")
 	m.dials = vec("dials_total", "Dials of holders.", "result")
 	m.first = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "lode_bitswap_first_block_seconds", Help: "From the start of a fetch to its first block.",
@@ -71,8 +77,14 @@ func (m *metrics) follow(e *Exchange) {
 		defer e.mu.Unlock()
 		return float64(len(e.waiting))
 	})
-	if m.register(open) == nil {
-		m.all = append(m.all, open)
+	strategy := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "lode_bitswap_strategy", Help: "The strategy of this exchange.", ConstLabels: prometheus.Labels{"strategy": e.cfg.Strategy},
+	})
+	strategy.Set(1)
+	for _, c := range []prometheus.Collector{open, strategy} {
+		if m.register(c) == nil {
+			m.all = append(m.all, c)
+		}
 	}
 }
 

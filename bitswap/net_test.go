@@ -9,6 +9,7 @@ import (
 	"time"
 
 	boxo "github.com/ipfs/boxo/bitswap"
+	bsmsg "github.com/ipfs/boxo/bitswap/message"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/blockservice"
 	"github.com/ipfs/boxo/blockstore"
@@ -25,6 +26,7 @@ import (
 	dssync "github.com/ipfs/go-datastore/sync"
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
@@ -205,4 +207,30 @@ func allKeys(t testing.TB, bs blockstore.Blockstore) <-chan cid.Cid {
 		t.Fatal(err)
 	}
 	return keys
+}
+
+// listening is a peer that takes wantlists and answers nothing. It tells the
+// blocks that it is asked for, and an undefined one for each cancel.
+func listening(t *testing.T) (host.Host, <-chan cid.Cid) {
+	t.Helper()
+	h := newHost(t)
+	out := make(chan cid.Cid, 1024)
+	h.SetStreamHandler("/ipfs/bitswap/1.2.0", func(s network.Stream) {
+		defer s.Reset()
+
+		for {
+			msg, _, err := bsmsg.FromNet(s)
+			if err != nil {
+				return
+			}
+			for _, w := range msg.Wantlist() {
+				if w.Cancel {
+					out <- cid.Undef
+				} else {
+					out <- w.Cid
+				}
+			}
+		}
+	})
+	return h, out
 }

@@ -91,7 +91,7 @@ func (e *Exchange) NotifyNewBlocks(ctx context.Context, bs ...blocks.Block) erro
 	for _, b := range bs {
 		c := b.Cid()
 		if reqs := e.waiting[c]; len(reqs) > 0 {
-			delete(e.waiting, c)
+			e.forget(c)
 			e.sched.drop(e.now(), c)
 			for _, r := range reqs {
 				r.rec.local()
@@ -118,7 +118,6 @@ func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
 		e.noteExtra(from, c, size)
 		return false
 	}
-	delete(e.waiting, c)
 	root := cid.Undef
 	if w := e.sched.wants[c]; w != nil {
 		root = w.f.root
@@ -129,8 +128,10 @@ func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
 		path = pathFallback
 		if from != "" { // boxo's client names nobody for a block of our own store
 			e.ledger.apply(from, unchosen(size, e.now()))
+			e.stockGave(c, size)
 		}
 	}
+	e.forget(c)
 	if root.Defined() {
 		e.index.Add(string(c.Hash()), root)
 	}

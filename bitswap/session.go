@@ -52,7 +52,7 @@ type session struct {
 	sources []peer.AddrInfo
 	alone   bool // of a single call
 	rec     *record
-	stock   exchange.Fetcher // boxo's session, once needed; guarded by e.mu
+	fallen  fallen
 }
 
 // A request is one call of GetBlocks. All its fields but the channel are
@@ -297,7 +297,7 @@ func (e *Exchange) abandon(r *request, cause error) {
 			}
 		}
 		if len(rest) == 0 {
-			delete(e.waiting, c)
+			e.forget(c)
 			over = append(over, c)
 			continue
 		}
@@ -313,7 +313,7 @@ func (e *Exchange) abandon(r *request, cause error) {
 // fails ends what waits for c, which nobody has. The caller holds mu.
 func (e *Exchange) fails(c cid.Cid) {
 	reqs := e.waiting[c]
-	delete(e.waiting, c)
+	e.forget(c)
 	for _, r := range reqs {
 		if delete(r.left, c); len(r.left) == 0 {
 			e.finish(r, fmt.Errorf("nobody has it: %w", ipld.ErrNotFound{Cid: c}))

@@ -1,0 +1,80 @@
+package bitswap
+
+import (
+	"context"
+
+	"github.com/ipfs/boxo/exchange"
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+)
+
+// A stockSession fetches with boxo's client alone, and keeps the books.
+type stockSession struct {
+	*session
+	fetcher exchange.Fetcher
+}
+
+// GetBlock is as that of boxo's client.
+func (s *stockSession) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {
+	s.look(ctx, c)
+	b, err := s.fetcher.GetBlock(ctx, c)
+	if err != nil {
+		s.e.mu.Lock()
+		defer s.e.mu.Unlock()
+		s.rec.note(err.Error())
+		return nil, err
+	}
+	return s.seen(b), nil
+}
+
+// GetBlocks is as that of boxo's client.
+func (s *stockSession) GetBlocks(ctx context.Context, cs []cid.Cid) (<-chan blocks.Block, error) {
+	if len(cs) > 0 {
+		s.look(ctx, cs[0])
+	}
+	in, err := s.fetcher.GetBlocks(ctx, cs)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan blocks.Block, len(cs))
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	if s.e.closed {
+		return nil, ErrClosed
+	}
+	s.e.spawn(func() {
+		defer close(out)
+		for b := range in {
+			out <- s.seen(b) // there is room for each key
+		}
+	})
+	return out, nil
+}
+
+// look records whom we would have asked.
+func (s *stockSession) look(ctx context.Context, c cid.Cid) {
+	if s.e.cfg.Strategy == Observe {
+		s.e.refresh(s.rootOf(ctx, c), s.session, nil, nil)
+	}
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	s.rec.start()
+	s.rec.fellBack()
+}
+
+// seen books a block and returns it without its trace.
+func (s *stockSession) seen(b blocks.Block) blocks.Block {
+	plain, from, delay := untrace(b)
+	size := uint64(len(plain.RawData()))
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	s.rec.got(from, pathFallback, size)
+	s.e.m.received(pathFallback, size)
+	if from != "" && s.e.cfg.Strategy == Observe {
+		ev := unchosen(size, s.e.now())
+		ev.TTFB = uint64(max(delay.Microseconds(), 1))
+		_, ev.Duty = s.e.holding.Peek(from)
+		s.e.ledger.apply(from, ev)
+	}
+	return plain
+}
