@@ -42,12 +42,13 @@ func (s *state) run(r *abci.RequestFinalizeBlock) ([]TxResult, []abci.ValidatorU
 			s.enact()
 			s.startEra()
 		}
-		s.closeSlotWork()
 		s.closeSlotMarket()
 	}
 	s.dueExpiry()
 	s.duePending()
 	s.dueUnlock()
+	s.dueLapses()
+	s.dueLeaving()
 	s.duePower()
 	s.dueAnnouncements()
 	s.dueVotes()

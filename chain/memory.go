@@ -104,6 +104,10 @@ func (m *memory) refresh(s source, who []byte) {
 		}
 	}
 	f.credit = credits.must(s, f.id)
+	if !f.registered && f.credit == 0 && len(f.addrs) == 0 {
+		m.nodes.Delete(f)
+		return
+	}
 	m.nodes.ReplaceOrInsert(f)
 }
 

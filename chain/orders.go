@@ -42,6 +42,15 @@ type capacity struct {
 	SRD   uint64 `cbor:"2,keyasint"`
 }
 
+// capacityOf returns what a node adds to the capacity of all: nothing once its
+// registration has lapsed.
+func capacityOf(n mpow.Node) capacity {
+	if n.Lapsed {
+		return capacity{}
+	}
+	return capacity{Files: n.FileBytes, SRD: n.SRDBytes}
+}
+
 // market runs one message of package market (spec §5).
 func (s *state) market(sender peer.ID, m *market.Msg) error {
 	if err := m.Check(); err != nil {
@@ -233,8 +242,9 @@ func (s *state) unprove(node peer.ID, root cid.Cid, why string) {
 // changes, by a report or a registration; before is zero for a new node.
 func (s *state) reported(before, after mpow.Node) {
 	c := proven.must(s, provenKey)
-	c.Files += after.FileBytes - before.FileBytes
-	c.SRD += after.SRDBytes - before.SRDBytes
+	b, a := capacityOf(before), capacityOf(after)
+	c.Files += a.Files - b.Files
+	c.SRD += a.SRD - b.SRD
 	proven.set(s, provenKey, c)
 }
 

@@ -193,7 +193,7 @@ func checkOrders(s *state) (sum coin.Amount, err error) {
 	})
 	c := proven.must(s, provenKey)
 	nodes.each(s, func(id peer.ID, n mpow.Node) bool {
-		c.Files, c.SRD = c.Files-n.FileBytes, c.SRD-n.SRDBytes
+		c.Files, c.SRD = c.Files-capacityOf(n).Files, c.SRD-capacityOf(n).SRD
 		if n.Power != n.FileBytes+bonuses[id] && err == nil {
 			err = fmt.Errorf("node %v: power %d, %d bytes of files and %d of bonus (spec §9.4)", id, n.Power, n.FileBytes, bonuses[id])
 		}

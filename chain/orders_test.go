@@ -25,12 +25,16 @@ type marketplace struct {
 	*Solo
 }
 
-func newMarketplace(t *testing.T) marketplace {
+func newMarketplace(t *testing.T) marketplace { return newMarketplaceWith(t, func(*Genesis) {}) }
+
+// newMarketplaceWith lets change see the genesis first.
+func newMarketplaceWith(t *testing.T, change func(g *Genesis)) marketplace {
 	g := testGenesis(t)
 	g.Params = g.Params.WithSlots(10, 3) // room for a block each of all nodes
 	for _, name := range []string{"user", "n1", "n2", "n3", "n4", "n5"} {
 		g.Accounts = append(g.Accounts, GenesisAccount{testID(t, name), 1000 * coin.LODE})
 	}
+	change(&g)
 	s, err := NewSolo(SoloConfig{Genesis: g, Audit: true, Key: testKey(t, "alice")})
 	if err != nil {
 		t.Fatal(err)

@@ -17,12 +17,6 @@ var (
 	nodes = table[peer.ID, mpow.Node]{keyNode, whoKey}
 	// enclaves says whose an enclave key is: nobody else's (spec §3.2).
 	enclaves = table[string, peer.ID]{keyWork + "k/", wordKey}
-	// simBonds is what simulated registrations lock, each until it lapses
-	// (spec §2.2).
-	simBonds = table[peer.ID, coin.Amount]{keyWork + "b/", whoKey}
-	// lapses holds each node with a bond at the first height at which its
-	// registration no longer reports.
-	lapses = newQueue('l', whoKey)
 )
 
 // work runs one message of package mpow (spec §3).
@@ -33,8 +27,11 @@ func (s *state) work(sender peer.ID, m *mpow.Msg) error {
 	if err := m.Built(); err != nil {
 		return err
 	}
-	if m.Register != nil {
+	switch {
+	case m.Register != nil:
 		return s.register(sender, *m.Register)
+	case m.Group != nil:
+		return s.group(sender, *m.Group)
 	}
 	return s.report(sender, *m.Report)
 }
@@ -61,7 +58,7 @@ func (s *state) register(sender peer.ID, r mpow.Register) error {
 		return fmt.Errorf("node %v: %w", sender, err)
 	}
 	if err := s.lockSimBond(sender, n); err != nil {
-		return err
+		return fmt.Errorf("node %v: a simulated registration locks %v: %w", sender, s.params.SimBond, err)
 	}
 	if known {
 		s.dropLapse(old, sender)
@@ -69,63 +66,13 @@ func (s *state) register(sender peer.ID, r mpow.Register) error {
 			enclaves.del(s, string(old.Key))
 		}
 	}
-	if simBonds.has(s, sender) {
-		lapses.push(s, s.lapse(n), sender)
-	}
+	lapses.push(s, s.lapse(n), sender)
 	enclaves.set(s, string(n.Key), sender)
 	s.moveCPU(sender, old.CPU, n.CPU)
 	nodes.set(s, sender, n)
 	s.reported(old, n)
 	s.emit(Event{Kind: "registered", Who: peer.ID(n.Owner()), Node: sender, Why: n.Kind.String()})
 	return nil
-}
-
-// lapse returns the first height at which a registration no longer reports.
-func (s *state) lapse(n mpow.Node) int64 {
-	return s.params.Start(n.AttestedUntil + mpow.Slot(s.params.Mpow.GraceSlots) + 1)
-}
-
-// dropLapse takes node out of the queue, where it stands by the grace of then.
-func (s *state) dropLapse(n mpow.Node, node peer.ID) {
-	lapses.drop(s, s.lapse(n), node)
-	for _, grace := range spans.must(s, spanGrace) {
-		lapses.drop(s, s.params.Start(n.AttestedUntil+mpow.Slot(grace)+1), node)
-	}
-}
-
-// lockSimBond takes the bond of a simulated registration, unless it is locked;
-// hardware gets it back (spec §2.2).
-func (s *state) lockSimBond(node peer.ID, n mpow.Node) error {
-	_, locked := simBonds.get(s, node)
-	switch {
-	case n.Kind == mpow.KindSimulated && !locked && s.params.SimBond > 0:
-		if err := s.hold(node, potDeposits, s.params.SimBond); err != nil {
-			return fmt.Errorf("node %v: a simulated registration locks %v: %w", node, s.params.SimBond, err)
-		}
-		simBonds.set(s, node, s.params.SimBond)
-	case n.Kind != mpow.KindSimulated && locked:
-		s.freeSimBond(node)
-	}
-	return nil
-}
-
-func (s *state) freeSimBond(node peer.ID) {
-	s.release(potDeposits, node, simBonds.must(s, node))
-	simBonds.del(s, node)
-}
-
-// closeSlotWork frees the bonds of registrations that have lapsed. It runs at
-// the first block of slot s.slot(), after the era change and before messages
-// (spec §1.8); workload needs no closing (spec §3.7).
-func (s *state) closeSlotWork() {
-	lapses.due(s, s.params.Batch, func(node peer.ID) {
-		if at := s.lapse(nodes.must(s, node)); s.height < at { // governance gave it longer
-			lapses.push(s, at, node)
-			return
-		}
-		s.freeSimBond(node)
-		s.emit(Event{Kind: "lapsed", Node: node})
-	})
 }
 
 // report checks what the sender's enclave says of this slot, and tells the
@@ -244,6 +191,9 @@ func checkWork(s *state) error {
 		return true
 	})
 	bonds = mustAdd(bonds, govDeposits(s))
+	if err == nil {
+		err = checkGroups(s)
+	}
 	if pot := potTable.must(s, string(potDeposits)); err == nil && bonds != pot {
 		err = fmt.Errorf("registrations and proposals hold %v, their pot %v (spec §9.1)", bonds, pot)
 	}

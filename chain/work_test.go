@@ -196,7 +196,7 @@ func TestRegisterRefuses(t *testing.T) { // spec §3.2, §3.3
 		t.Errorf("another account's key: %v", err)
 	}
 	var e *Error
-	for _, m := range []mpow.Msg{{Register: &mpow.Register{Kind: mpow.KindDCAP}}, {Answer: &mpow.Answer{}}, {Recover: &mpow.Recover{}}, {Handover: &mpow.Handover{}}, {Group: &mpow.Group{}}} {
+	for _, m := range []mpow.Msg{{Register: &mpow.Register{Kind: mpow.KindDCAP}}, {Answer: &mpow.Answer{}}, {Recover: &mpow.Recover{}}, {Handover: &mpow.Handover{}}} {
 		if m.Register != nil {
 			*m.Register = r
 			m.Register.Kind = mpow.KindDCAP

@@ -83,7 +83,7 @@ func (p Params) checkStanding(n Node, r Report, now Context) error {
 		return fmt.Errorf("slot %d, the current one is %d", r.Slot, now.Slot)
 	case r.Seed != now.Seed:
 		return fmt.Errorf("seed %x, slot %d has %x", r.Seed[:4], now.Slot, now.Seed[:4])
-	case now.Slot > n.AttestedUntil+Slot(p.GraceSlots):
+	case p.Ended(n, now.Slot):
 		return fmt.Errorf("slot %d, the registration lapsed at %d", now.Slot, n.AttestedUntil)
 	}
 	if n.Kind == KindDCAP {

@@ -231,8 +231,6 @@ func (m Msg) Built() error {
 		return NotImplemented("3.10")
 	case m.Handover != nil:
 		return NotImplemented("3.9")
-	case m.Group != nil:
-		return NotImplemented("3.8")
 	}
 	return m.Check()
 }
@@ -255,11 +253,4 @@ type Recover struct {
 type Handover struct {
 	Key []byte `json:"key"`
 	Sig []byte `json:"sig"`
-}
-
-// A Group message lets an owner gather nodes (spec §3.8). The chain refuses it
-// as not implemented.
-type Group struct {
-	Verb    string  `json:"verb"` // create, allow, deny, join, leave, remove
-	Account Account `json:"account"`
 }

@@ -15,8 +15,9 @@ type Node struct {
 	CPU           Hash    `json:"cpu"`   // hash of chain id and PPID; zero when simulated
 	FMSPC         FMSPC   `json:"fmspc"` // model of the platform; zero when simulated
 	AttestedUntil Slot    `json:"attested_until"`
-	Generation    uint64  `json:"generation"`      // replicas of another generation are dead (spec §3.10)
-	Group         Account `json:"group,omitempty"` // the owner its workload goes to; empty: itself
+	Lapsed        bool    `json:"lapsed,omitempty" cbor:"Lapsed,omitempty"` // nobody renewed it, and it is being taken out (spec §3.2)
+	Generation    uint64  `json:"generation"`                               // replicas of another generation are dead (spec §3.10)
+	Group         Account `json:"group,omitempty"`                          // the owner its workload goes to; empty: itself
 
 	Seq       uint64 `json:"seq"`        // sequence of the last report; 0 before the first
 	Last      Hash   `json:"last"`       // hash of the last report; zero before the first
@@ -52,6 +53,25 @@ func (n Node) Workload() uint64 { return n.SRDBytes + n.Power }
 // Head returns what a prover is told about the last report accepted from it.
 func (n Node) Head() Head {
 	return Head{Seq: n.Seq, Last: n.Last, HasReport: n.Seq > 0}
+}
+
+// Renewed returns n at the beginning of its next generation: who it is and what
+// it did stands, what it holds is nothing, and no report is its head
+// (spec §3.10).
+func (n Node) Renewed() Node {
+	next := Node{
+		Account: n.Account, Key: n.Key, Measurement: n.Measurement, Kind: n.Kind, CPU: n.CPU, FMSPC: n.FMSPC,
+		AttestedUntil: n.AttestedUntil, Generation: n.Generation + 1, Group: n.Group,
+		LastSlot: n.LastSlot, Reports: n.Reports, Misses: n.Misses, PunishedUntil: n.PunishedUntil,
+	}
+	next.FilesRoot = next.Files.Digest()
+	return next
+}
+
+// Ended reports whether n's registration no longer reports in a slot: it has
+// lapsed, and another one begins the next generation (spec §3.2).
+func (p Params) Ended(n Node, slot Slot) bool {
+	return slot > n.AttestedUntil+Slot(p.GraceSlots)
 }
 
 // Encode returns the record as it is stored.
@@ -191,16 +211,12 @@ func (p Params) admitted(prev *Node, acct Account, r Register, now Context) Node
 	if prev != nil {
 		n = *prev
 	}
-	renewal := prev != nil && string(prev.Key) == string(r.Key) && prev.Measurement == r.Measurement && prev.Kind == r.Kind
-	if !renewal {
-		n = Node{
-			Group: n.Group, Generation: n.Generation,
-			LastSlot: n.LastSlot, Reports: n.Reports, Misses: n.Misses, PunishedUntil: n.PunishedUntil,
-		}
+	renewal := prev != nil && string(prev.Key) == string(r.Key) && prev.Measurement == r.Measurement && prev.Kind == r.Kind && !p.Ended(n, now.Slot)
+	switch {
+	case prev == nil:
 		n.FilesRoot = n.Files.Digest()
-	}
-	if prev != nil && !renewal {
-		n.Generation++
+	case !renewal:
+		n = n.Renewed()
 		n.PunishedUntil = max(n.PunishedUntil, now.Slot+Slot(p.PunishSlots))
 	}
 	n.Account, n.Kind, n.Measurement = acct, r.Kind, r.Measurement

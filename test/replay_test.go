@@ -243,7 +243,6 @@ func TestWhatIsNotBuiltSaysSo(t *testing.T) {
 		{chain.Msg{Work: &mpow.Msg{Answer: &mpow.Answer{}}}, "§3.11"},
 		{chain.Msg{Work: &mpow.Msg{Recover: &mpow.Recover{}}}, "§3.10"},
 		{chain.Msg{Work: &mpow.Msg{Handover: &mpow.Handover{}}}, "§3.9"},
-		{chain.Msg{Work: &mpow.Msg{Group: &mpow.Group{}}}, "§3.8"},
 		{chain.Msg{Credit: &credit.Msg{Fund: &credit.Fund{Server: other, Amount: 1}}}, "§7.6"},
 		{chain.Msg{Credit: &credit.Msg{Close: &credit.Close{Server: other}}}, "§7.6"},
 		{chain.Msg{Credit: &credit.Msg{Claim: &credit.Claim{Receipt: credit.Receipt{Server: other, Client: other}}}}, "§7.6"},

@@ -1,0 +1,103 @@
+package chain
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/lode-node/lode/mpow"
+)
+
+// A registration that nobody renews ends whole: capacity, group, replicas, pay,
+// and at last the record; and a new one begins from nothing (spec §3.2, §9.6).
+func TestALapsedNodeLeavesNothing(t *testing.T) {
+	m := newMarketplaceWith(t, func(g *Genesis) {
+		g.Params.Mpow.AttestationSlots, g.Params.Mpow.GraceSlots = 3, 1
+		g.Params.Market.VestSlots, g.Params.Batch = 1, 2
+	})
+	a := m.register("n1")
+	m.join("user", "n1")
+	for _, f := range []string{"f", "g", "h"} {
+		m.place("alice", f, testSize, 600)
+	}
+	m.nextSlot()
+	a.report("f", "g", "h", "unordered")
+	m.nextSlot()
+	a.report()
+	for range 2 { // attested until 3, in grace at 4
+		m.nextSlot()
+		a.report()
+	}
+	free := m.View().Account(a.id).Free
+	m.nextSlot()
+	node, ok := m.View().Node(a.id)
+	if !ok || !node.Lapsed || node.Group != "" || len(m.View().Group(testID(t, "user")).Members) != 0 {
+		t.Fatalf("lapsed: %+v", node)
+	}
+	if c := proven.must(m.View().source, provenKey); c != (capacity{}) {
+		t.Errorf("capacity of nobody is %+v", c)
+	}
+	if got := m.View().Account(a.id).Free - free; got != m.View().Params().SimBond {
+		t.Errorf("%v came back, want the bond", got)
+	}
+	if err := m.group("n1", mpow.GroupJoin, "user"); err == nil || !strings.Contains(err.Error(), "lapsed") {
+		t.Errorf("a lapsed node joins: %v", err)
+	}
+	left := len(m.View().Replicas(a.id))
+	for left > 0 {
+		m.Block()
+		now := len(m.View().Replicas(a.id))
+		if left-now > 2 {
+			t.Fatalf("%d replicas went in one block, at most 2 a batch", left-now)
+		}
+		if now == left {
+			t.Fatalf("height %d: %d replicas stay", m.View().Height(), now)
+		}
+		left = now
+	}
+	free = m.View().Account(a.id).Free
+	for range 3 {
+		m.nextSlot()
+	}
+	if _, ok := m.View().Node(a.id); ok {
+		t.Error("the record outlives the node")
+	}
+	if m.View().Account(a.id).Free <= free {
+		t.Error("what had vested is lost")
+	}
+	a.files, a.bytes = mpow.LtHash{}, 0
+	m.register("n1")
+	m.nextSlot()
+	a.report("f")
+	if n, _ := m.View().Node(a.id); n.Generation != 0 || n.FileBytes != testSize {
+		t.Errorf("registered anew: %+v", n)
+	}
+}
+
+// Who comes back before it is taken out begins a new generation: an enclave that
+// was away may not go on where it was (spec §3.2, §3.10).
+func TestALapsedNodeComesBackAnew(t *testing.T) {
+	m := newMarketplaceWith(t, func(g *Genesis) {
+		g.Params.Mpow.AttestationSlots, g.Params.Mpow.GraceSlots, g.Params.Batch = 2, 0, 1
+	})
+	a := m.register("n1")
+	m.place("alice", "f", testSize, 600)
+	m.place("alice", "g", testSize, 600)
+	m.nextSlot()
+	a.report("f", "g")
+	m.at(m.View().Params().Start(3))
+	m.register("n1")
+	n, _ := m.View().Node(a.id)
+	if n.Generation != 1 || n.Lapsed || n.Seq != 0 || n.FileBytes != 0 {
+		t.Fatalf("node %+v", n)
+	}
+	a.files, a.bytes = mpow.LtHash{}, 0
+	m.nextSlot()
+	a.report("f", "g")
+	m.nextSlot()
+	if got := m.View().Replicas(a.id); len(got) != 2 || got[0].Dead || got[1].Dead {
+		t.Errorf("replicas %+v", got)
+	}
+	if got := m.View().Supply().Deposits; got != m.View().Params().SimBond {
+		t.Errorf("deposits %v", got)
+	}
+}
