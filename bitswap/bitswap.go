@@ -3,7 +3,9 @@
 // chain names as its holders, the best first by expected completion time, and
 // peers that fail what they owe fall in a ledger that survives restarts (spec
 // §6, §7). Boxo's client stands behind it for content that the chain does not
-// know, and boxo's server answers others, all on one wire.
+// know. Its server is ours too: when it is loaded it serves in order of credit,
+// and a peer that does not read, or floods it, costs the others nothing. All is
+// on one wire, and boxo's server stays selectable.
 //
 // The package knows nothing of the chain: it is handed two functions, from a
 // root to its holders and from a peer to its prior.
@@ -24,13 +26,11 @@ import (
 	"github.com/ipfs/boxo/bitswap/client"
 	"github.com/ipfs/boxo/bitswap/network"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
-	"github.com/ipfs/boxo/bitswap/server"
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/boxo/exchange"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/routing"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -70,6 +70,8 @@ type Config struct {
 	// be quick. Nil refuses nothing.
 	Refuse func(p peer.ID, c cid.Cid) bool
 
+	Serve Serve // how others are served; zero = our server with its defaults
+
 	Credit     credit.Params         // zero = credit.Default()
 	Ledger     string                // directory of the ledger; "" keeps it in memory
 	Strategy   string                // Enforce, Observe or Off; "" = Enforce
@@ -86,8 +88,10 @@ type Exchange struct {
 	cfg    Config
 	ear    *ear
 	net    network.BitSwapNetwork
+	heard  streams
+	links  *network.ConnectEventManager // of net, for streams that we read ourselves
 	client *client.Client
-	server *server.Server
+	server blockServer
 	ledger *ledger
 	m      *metrics
 	log    *slog.Logger
@@ -166,14 +170,16 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 	e.epoch = e.started.UnixMicro()
 	e.ctx, e.cancel = context.WithCancel(ctx)
 	e.ear = &ear{Host: cfg.Host}
-	e.net = bsnet.NewFromIpfsHost(e.ear)
+	e.links = network.NewConnectEventManager()
+	e.net = bsnet.NewFromIpfsHost(e.ear, bsnet.WithConnectEventManager(e.links))
 	if cfg.Web != nil && cfg.Strategy == Enforce {
 		e.web = newWeb(cfg.Web)
 	}
 	e.client = e.newClient()
-	e.server = e.newServer()
+	e.server = e.serving()
 	m.follow(e)
 	e.net.Start(e)
+	e.listen()
 	e.wg.Add(1)
 	go e.run()
 	context.AfterFunc(ctx, func() { _ = e.Close() })
@@ -199,6 +205,9 @@ func (c *Config) validate() error {
 	case Enforce, Observe, Off:
 	default:
 		return fmt.Errorf("bitswap: strategy %q: want enforce, observe or off", c.Strategy)
+	}
+	if err := c.Serve.validate(); err != nil {
+		return err
 	}
 	if c.Credit == (credit.Params{}) {
 		c.Credit = credit.Default()
@@ -236,12 +245,13 @@ func (e *Exchange) Close() error {
 		}
 		e.mu.Unlock()
 		e.cancel()
-		for _, p := range []protocol.ID{bsnet.ProtocolBitswapNoVers, bsnet.ProtocolBitswapOneZero, bsnet.ProtocolBitswapOneOne, bsnet.ProtocolBitswap} {
+		for _, p := range bitswapIDs {
 			e.cfg.Host.RemoveStreamHandler(p)
 		}
+		e.heard.close()
 		e.net.Stop()
 		err = e.client.Close()
-		e.server.Close()
+		e.server.close()
 		e.wg.Wait()
 		for _, o := range e.outs {
 			o.close()

@@ -110,7 +110,7 @@ func TestClockMovesAWantOffASilentPeer(t *testing.T) { // spec §7.2, §7.3
 		msg.AddBlock(b)
 		e.mu.Lock()
 		e.waiting[b.Cid()] = []*request{{rec: e.record(b.Cid()), left: map[cid.Cid]struct{}{b.Cid(): {}}, out: make(chan blocks.Block, 1), stop: func() {}}}
-		if n := len(e.receive("slow", msg)); n != 1 || !e.sched.idle() {
+		if n := len(e.receive("slow", fromBoxo(msg))); n != 1 || !e.sched.idle() {
 			t.Errorf("%d blocks wanted, idle %v", n, e.sched.idle())
 		}
 		e.mu.Unlock()

@@ -13,6 +13,11 @@ import (
 // ReceiveMessage takes what a peer sent: our fetches first, then boxo's client
 // if it has any, then the server.
 func (e *Exchange) ReceiveMessage(ctx context.Context, from peer.ID, msg bsmsg.BitSwapMessage) {
+	e.receiveWire(ctx, from, fromBoxo(msg))
+}
+
+// receiveWire is ReceiveMessage for what we read ourselves.
+func (e *Exchange) receiveWire(ctx context.Context, from peer.ID, msg *inbound) {
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -25,17 +30,17 @@ func (e *Exchange) ReceiveMessage(ctx context.Context, from peer.ID, msg bsmsg.B
 	}
 	e.mu.Unlock()
 	if len(wanted) > 0 {
-		e.server.ReceivedBlocks(from, wanted)
+		e.server.received(from, wanted)
 	}
 	if stock {
-		e.client.ReceiveMessage(ctx, from, msg)
+		e.client.ReceiveMessage(ctx, from, msg.boxo())
 	}
-	e.server.ReceiveMessage(ctx, from, msg)
+	e.server.receive(from, msg)
 }
 
 // receive takes blocks and DONT_HAVEs, and returns the blocks that were wanted.
 // The caller holds mu.
-func (e *Exchange) receive(from peer.ID, msg bsmsg.BitSwapMessage) []blocks.Block {
+func (e *Exchange) receive(from peer.ID, msg *inbound) []blocks.Block {
 	var wanted []blocks.Block
 	if p := e.sched.peers[from]; p != nil {
 		e.hear(p)
@@ -55,7 +60,7 @@ func (e *Exchange) receive(from peer.ID, msg bsmsg.BitSwapMessage) []blocks.Bloc
 // PeerConnected is called by the wire.
 func (e *Exchange) PeerConnected(p peer.ID) {
 	e.client.PeerConnected(p)
-	e.server.PeerConnected(p)
+	e.server.connected(p)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.sched.connected(e.now(), p, 0)
@@ -65,7 +70,7 @@ func (e *Exchange) PeerConnected(p peer.ID) {
 // PeerDisconnected is called by the wire, also for peers that do not answer.
 func (e *Exchange) PeerDisconnected(p peer.ID) {
 	e.client.PeerDisconnected(p)
-	e.server.PeerDisconnected(p)
+	e.server.disconnected(p)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.sched.gone(e.now(), p)
@@ -106,7 +111,7 @@ func (e *Exchange) NotifyNewBlocks(ctx context.Context, bs ...blocks.Block) erro
 			return fmt.Errorf("bitswap: notify: %w", err)
 		}
 	}
-	return e.server.NotifyNewBlocks(ctx, bs...)
+	return e.server.arrived(ctx, bs)
 }
 
 // arrived takes a block from a peer and reports whether it was wanted. The

@@ -1,0 +1,126 @@
+package bitswap
+
+import (
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// begin gives l a job.
+func (q *turns) begin(now int64, l *line, talk bool) decision {
+	l.job = &job{talk: talk, progress: now}
+	l.job.place = q.busy.PushBack(l)
+	if !talk {
+		l.job.held = q.lim.Job
+		q.held += l.job.held
+	}
+	q.place(now, l)
+	return decision{kind: begin, peer: l.id}
+}
+
+// take returns the next block for the job of p, which has so many bytes already.
+func (q *turns) take(p peer.ID, bytes int) (cid.Cid, bool) {
+	l := q.lines[p]
+	if l.job.talk || l.gone {
+		return cid.Undef, false
+	}
+	w := l.list.heap[byTurn].first()
+	if w == nil {
+		return cid.Undef, false
+	}
+	if bytes > 0 {
+		if bytes >= q.lim.Job || bytes+w.size > q.lim.Job {
+			return cid.Undef, false
+		}
+	}
+	l.list.settle(w, wishTaken, w.size)
+	l.job.taken = append(l.job.taken, w)
+	return w.c, true
+}
+
+// missing says that the block last taken is not here.
+func (q *turns) missing(p peer.ID) {
+	l := q.lines[p]
+	w := l.job.taken[len(l.job.taken)-1]
+	l.job.taken = l.job.taken[:len(l.job.taken)-1]
+	if w.state == wishTaken {
+		q.isAbsent(l, w)
+	}
+}
+
+// sending returns the message of the job of p, of the blocks taken, but for
+// those that were cancelled meanwhile, and charges them.
+func (q *turns) sending(now int64, p peer.ID, bs []blocks.Block) frame {
+	l := q.lines[p]
+	f := frame{answers: l.answers}
+	l.answers = nil
+	bytes := 0
+	for i, w := range l.job.taken {
+		if w.state == wishTaken {
+			f.blocks = append(f.blocks, bs[i])
+			bytes += len(bs[i].RawData())
+		}
+	}
+	f.pending = clampInt32(l.list.bytes)
+	q.held += bytes - l.job.held
+	l.job.held = bytes
+	q.charge(now, l, uint64(bytes+len(f.answers)*answerCost))
+	l.job.progress = now
+	q.busy.MoveToBack(l.job.place)
+	q.place(now, l)
+	return f
+}
+
+// answerCost is about what an answer takes on the wire, in bytes.
+const answerCost = 40
+
+// charge books what l is given.
+func (q *turns) charge(now int64, l *line, bytes uint64) {
+	l.rate.spend(now, bytes)
+	q.rate.spend(now, bytes)
+	l.tag += bytes << 10 / max(l.weight, 1)
+	share := q.lim.Newcomers
+	if l.weight > 0 {
+		share = 1000 - share
+	}
+	k := 0
+	if l.weight > 0 {
+		k = 1
+	}
+	q.classes[k].tag += bytes << 10 / max(share, 1)
+}
+
+// progress says that bytes of the job of p moved.
+func (q *turns) progress(now int64, p peer.ID, bytes int) {
+	l := q.lines[p]
+	l.job.progress = now
+	q.busy.MoveToBack(l.job.place)
+	q.flow.add(now, uint64(bytes))
+}
+
+// done ends the job of p. When it failed, what p wants is forgotten, and it has
+// to wait for a while.
+func (q *turns) done(now int64, p peer.ID, ok bool) {
+	l := q.lines[p]
+	j := l.job
+	q.busy.Remove(j.place)
+	q.held -= j.held
+	l.job = nil
+	for _, w := range j.taken {
+		if w.state == wishTaken {
+			q.remove(l, w)
+		}
+	}
+	switch {
+	case l.gone:
+		q.forget(l)
+		return
+	case ok:
+		l.strikes = 0
+	default:
+		q.clear(l)
+		l.until = now + min(q.lim.BanFirst<<min(l.strikes, 20), q.lim.BanMost)
+		l.strikes++
+	}
+	q.place(now, l)
+}

@@ -1,0 +1,130 @@
+package bitswap
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/bits"
+	"time"
+
+	libnet "github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/credit"
+)
+
+// The servers of an exchange.
+const (
+	ServerLode = "lode" // ours: in order of credit when loaded (spec §7.4)
+	ServerBoxo = "boxo" // boxo's, as it comes
+)
+
+// Serve says how others are served. All but Server is
+// for ServerLode alone.
+type Serve struct {
+	Server   string // ServerLode or ServerBoxo; "" = ServerLode
+	Rate     uint64 // bytes of blocks a second given to all; 0 = no limit
+	PeerRate uint64 // bytes of blocks a second given to one peer; 0 = no limit
+
+	Wants       int    // wants kept of one peer; 0 = 8192
+	Lookups     uint64 // presence lookups a second for all; 0 = 100,000
+	PeerLookups uint64 // presence lookups a second for one peer; 0 = 10,000
+
+	SmallBlock       int  // bytes of a block that is sent in place of HAVE; 0 = 1024, below 0 = none
+	NoDontHave       bool // leave DONT_HAVE unsaid
+	StreamPerMessage bool // answer each message on a stream of its own, as boxo does
+
+	// Weight is the share of a peer while others wait, 0 for a newcomer. It must
+	// be quick and safe for concurrent use. Nil takes what the ledger and
+	// Config.Score say (spec §7.4).
+	Weight func(peer.ID) uint64
+}
+
+func (s *Serve) validate() error {
+	switch s.Server {
+	case "":
+		s.Server = ServerLode
+	case ServerLode, ServerBoxo:
+	default:
+		return fmt.Errorf("bitswap: server %q: want lode or boxo", s.Server)
+	}
+	if s.Wants < 0 {
+		return fmt.Errorf("bitswap: %d wants of one peer: want at least 1", s.Wants)
+	}
+	return nil
+}
+
+// limits returns those of turns.
+func (s *Serve) limits() serveLimits {
+	lim := serverLimits()
+	lim.Rate, lim.PeerRate, lim.Small = s.Rate, s.PeerRate, cmp.Or(s.SmallBlock, lim.Small)
+	lim.Wants, lim.Lookups, lim.PeerLookups = cmp.Or(s.Wants, lim.Wants), cmp.Or(s.Lookups, lim.Lookups), cmp.Or(s.PeerLookups, lim.PeerLookups)
+	return lim
+}
+
+// lookersMost is how many lookups of presence our server makes at once.
+const lookersMost = 4
+
+// serving returns the server that is configured.
+func (e *Exchange) serving() blockServer {
+	c := &e.cfg.Serve
+	if c.Server == ServerBoxo {
+		return e.newStockServer()
+	}
+	weight := c.Weight
+	if weight == nil {
+		weight = e.weight
+	}
+	return newServer(e.ctx, serveConfig{
+		limits: c.limits(), blocks: e.cfg.Blocks, weight: weight, refuse: e.cfg.Refuse, silent: c.NoDontHave,
+		open:       func(ctx context.Context, p peer.ID) (sink, error) { return openReply(ctx, e.cfg.Host, p) },
+		connected:  func(p peer.ID) bool { return e.cfg.Host.Network().Connectedness(p) == libnet.Connected },
+		sent:       e.answered,
+		perMessage: c.StreamPerMessage, lookers: lookersMost, log: e.log,
+	})
+}
+
+// answered books a message of our server.
+func (e *Exchange) answered(p peer.ID, f *frame, took time.Duration) {
+	e.gave(p, len(f.blocks), f.bytes())
+}
+
+// gave books blocks given to p.
+func (e *Exchange) gave(p peer.ID, blocks, bytes int) {
+	if blocks == 0 {
+		return
+	}
+	e.m.sent.Add(float64(bytes))
+	e.ledger.apply(p, credit.Event{Kind: credit.Sent, Bytes: uint64(bytes), At: e.now() / 1_000_000})
+}
+
+// weight is the share of p while others wait (spec §7.4): first what it gave us
+// against what it took, then its credit on chain, by the prior. One that never
+// gave anything and of which the chain says nothing is a newcomer, 0.
+func (e *Exchange) weight(p peer.ID) uint64 {
+	entry, prior := e.ledger.get(p), e.cfg.Score(p)
+	return shareOf(entry, prior, e.cfg.Credit)
+}
+
+// deficitUnit is how many bytes a peer may take before that counts against it.
+const deficitUnit = 64 << 20
+
+// shareOf is 1 to 48 for a peer known, by doublings of what it gave over what it
+// took, 16 for as much, and up to 8 more by what the chain says.
+func shareOf(e credit.Entry, prior credit.Prior, par credit.Params) uint64 {
+	word := uint64(0)
+	if prior.P > par.Newcomer {
+		word = min((prior.P-par.Newcomer)*8/max(1_000_000-par.Newcomer, 1)+1, 8)
+	}
+	if e.In == 0 && word == 0 {
+		return 0
+	}
+	in, out := e.In+deficitUnit, e.Out+deficitUnit
+	share := uint64(16)
+	if in >= out {
+		share += 8 * uint64(bits.Len64(in/out)-1)
+	} else {
+		share >>= uint(bits.Len64(out/in) - 1)
+	}
+	return min(max(share, 1), 40) + word
+}
