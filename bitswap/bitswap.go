@@ -179,7 +179,7 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 	e.server = e.serving()
 	m.follow(e)
 	e.net.Start(e)
-	e.listen()
+	e.takeStreams()
 	e.wg.Add(1)
 	go e.run()
 	context.AfterFunc(ctx, func() { _ = e.Close() })

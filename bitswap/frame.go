@@ -8,8 +8,8 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// An answer tells a peer whether we have a block.
-type answer struct {
+// A presence tells a peer whether we have a block.
+type presence struct {
 	c    cid.Cid
 	have bool
 }
@@ -17,7 +17,7 @@ type answer struct {
 // A frame is a message to be sent: blocks, answers, and how much is to follow.
 type frame struct {
 	blocks  []blocks.Block
-	answers []answer
+	answers []presence
 	pending int32 // bytes of blocks that the peer is still to get
 }
 
@@ -85,7 +85,7 @@ func (f *frame) blockSize(b blocks.Block, old bool) int {
 	return fieldSize(prefix) + fieldSize(len(b.RawData()))
 }
 
-func answerSize(a answer) int {
+func answerSize(a presence) int {
 	n := fieldSize(a.c.ByteLen())
 	if !a.have {
 		n += 2

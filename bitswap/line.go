@@ -14,7 +14,7 @@ type line struct {
 	weight uint64 // share among the known, 0 = newcomer
 	tag    uint64 // what it was given by its weight: the least goes first
 
-	answers []answer
+	answers []presence
 	job     *job
 	rate    bucket
 	looks   bucket

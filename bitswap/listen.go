@@ -18,9 +18,9 @@ const (
 	readRate    = 12_500
 )
 
-// listen has streams read by us in place of boxo: in the order of the wire,
+// takeStreams has streams read by us in place of boxo: in the order of the wire,
 // within bounds, and with the data of each block read to where it stays.
-func (e *Exchange) listen() {
+func (e *Exchange) takeStreams() {
 	for _, id := range bitswapIDs {
 		e.ear.SetStreamHandler(id, e.take)
 	}

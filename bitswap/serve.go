@@ -79,13 +79,13 @@ func (e *Exchange) serving() blockServer {
 		limits: c.limits(), blocks: e.cfg.Blocks, weight: weight, refuse: e.cfg.Refuse, silent: c.NoDontHave,
 		open:       func(ctx context.Context, p peer.ID) (sink, error) { return openReply(ctx, e.cfg.Host, p) },
 		connected:  func(p peer.ID) bool { return e.cfg.Host.Network().Connectedness(p) == libnet.Connected },
-		sent:       e.answered,
+		sent:       e.booked,
 		perMessage: c.StreamPerMessage, lookers: lookersMost, log: e.log,
 	})
 }
 
-// answered books a message of our server.
-func (e *Exchange) answered(p peer.ID, f *frame, took time.Duration) {
+// booked books a message of our server.
+func (e *Exchange) booked(p peer.ID, f *frame, took time.Duration) {
 	e.gave(p, len(f.blocks), f.bytes())
 }
 

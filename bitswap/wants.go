@@ -115,7 +115,7 @@ func (q *turns) unwait(l *line, w *wish) {
 
 func (q *turns) answer(l *line, c cid.Cid, have bool) {
 	if len(l.answers) < q.lim.Answers {
-		l.answers = append(l.answers, answer{c, have})
+		l.answers = append(l.answers, presence{c, have})
 	}
 }
 

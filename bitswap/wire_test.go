@@ -281,7 +281,7 @@ func TestBoxoReadsOurFrames(t *testing.T) {
 		}
 		f.blocks = append(f.blocks, blocks.NewBlock([]byte("version 0")))
 		for i := range 5 {
-			f.answers = append(f.answers, answer{rawBlock(t, 1000+i, 8).Cid(), i%2 == 0})
+			f.answers = append(f.answers, presence{rawBlock(t, 1000+i, 8).Cid(), i%2 == 0})
 		}
 		raw := f.encode(false)
 		got, n, err := bsmsg.FromNet(bytes.NewReader(raw))

@@ -14,6 +14,8 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/libp2p/go-libp2p/core/host"
+
+	"github.com/lode-node/lode/bitswap"
 )
 
 // Roles of a node.
@@ -112,6 +114,28 @@ type CacheConfig struct {
 // BitswapConfig is the exchange.
 type BitswapConfig struct {
 	Strategy string `toml:"strategy"` // enforce, observe or off
+
+	Server           string `toml:"server"`             // lode or boxo
+	Rate             uint64 `toml:"rate"`               // bytes a second served; 0 = no limit
+	PeerRate         uint64 `toml:"peer_rate"`          // bytes a second served to one peer; 0 = no limit
+	Wants            int    `toml:"wants"`              // wants kept of one peer
+	Lookups          uint64 `toml:"lookups"`            // presence lookups a second
+	PeerLookups      uint64 `toml:"peer_lookups"`       // presence lookups a second for one peer
+	SmallBlock       int    `toml:"small_block"`        // bytes of a block sent in place of HAVE; below 0 = none
+	DontHave         bool   `toml:"dont_have"`          // say so
+	StreamPerMessage bool   `toml:"stream_per_message"` // as boxo answers
+}
+
+// serve is how others are served.
+func (c BitswapConfig) serve() bitswap.Serve {
+	small := c.SmallBlock
+	if small == 0 {
+		small = -1
+	}
+	return bitswap.Serve{
+		Server: c.Server, Rate: c.Rate, PeerRate: c.PeerRate, Wants: c.Wants, Lookups: c.Lookups, PeerLookups: c.PeerLookups,
+		SmallBlock: small, NoDontHave: !c.DontHave, StreamPerMessage: c.StreamPerMessage,
+	}
 }
 
 // LogConfig is read by the command line.
@@ -152,8 +176,10 @@ func Defaults(i int) Config {
 		Gateway: GatewayConfig{Listen: "127.0.0.1:" + port(8080), Deadline: Duration(30 * time.Second)},
 		Keeper:  KeeperConfig{TargetReplicas: 4, Parallel: 2, Capacity: 1 << 40, SRDUnits: 4, FetchTimeout: Duration(time.Minute)},
 		Cache:   CacheConfig{Memory: 64 << 20, Disk: 1 << 30},
-		Bitswap: BitswapConfig{Strategy: "enforce"},
-		Log:     LogConfig{Level: "info", Format: "text"},
+		Bitswap: BitswapConfig{
+			Strategy: "enforce", Server: "lode", Wants: 8192, Lookups: 100_000, PeerLookups: 10_000, SmallBlock: 1024, DontHave: true,
+		},
+		Log: LogConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -226,6 +252,14 @@ func (c Config) validate() error {
 		return fmt.Errorf("p2p.receive_window %d: want %d to %d bytes", c.P2P.ReceiveWindow, WindowMin, WindowMax)
 	case c.Gateway.Deadline <= 0:
 		return fmt.Errorf("gateway.deadline %v: want more than 0", time.Duration(c.Gateway.Deadline))
+	}
+	switch b := c.Bitswap; {
+	case b.Server != bitswap.ServerLode && b.Server != bitswap.ServerBoxo:
+		return fmt.Errorf("bitswap.server %q: want lode or boxo", b.Server)
+	case b.Wants < 1:
+		return fmt.Errorf("bitswap.wants %d: want at least 1", b.Wants)
+	case b.Lookups < 1 || b.PeerLookups < 1:
+		return fmt.Errorf("bitswap.lookups %d, bitswap.peer_lookups %d: want at least 1 a second", b.Lookups, b.PeerLookups)
 	}
 	switch c.Bitswap.Strategy {
 	case "enforce", "observe", "off":

@@ -307,7 +307,7 @@ func (n *Node) openExchange() (err error) {
 	}
 	n.ex, err = bitswap.New(ctx, bitswap.Config{
 		Host: n.host, Blocks: served{n.store}, Routing: finder, Holders: n.holders, Score: n.prior,
-		Ledger: ledger, Strategy: n.c.Bitswap.Strategy, Logger: n.log.With("room", "bitswap"), Registerer: n.metrics.reg,
+		Ledger: ledger, Serve: n.c.Bitswap.serve(), Strategy: n.c.Bitswap.Strategy, Logger: n.log.With("room", "bitswap"), Registerer: n.metrics.reg,
 	})
 	if err != nil {
 		return err
