@@ -111,9 +111,23 @@ type CacheConfig struct {
 	Disk   uint64 `toml:"disk"`
 }
 
+// Who may be asked for blocks over HTTP.
+const (
+	HTTPPublic = "public" // providers at public addresses, over TLS
+	HTTPAny    = "any"    // at private and loopback addresses too
+	HTTPOff    = "off"    // nobody
+)
+
 // BitswapConfig is the exchange.
 type BitswapConfig struct {
 	Strategy string `toml:"strategy"` // enforce, observe or off
+	// Delegated are URLs of delegated routers (/routing/v1), which are asked beside
+	// the DHT for content that the chain does not know. Each learns what is sought.
+	Delegated []string `toml:"delegated"`
+	// HTTP says whom of those that routing names we ask for blocks over HTTP. A
+	// provider record may name any host: with HTTPAny whoever writes one can have
+	// this node ask hosts of its operator's own network.
+	HTTP string `toml:"http"`
 
 	Server           string `toml:"server"`             // lode or boxo
 	Rate             uint64 `toml:"rate"`               // bytes a second served; 0 = no limit
@@ -177,7 +191,7 @@ func Defaults(i int) Config {
 		Keeper:  KeeperConfig{TargetReplicas: 4, Parallel: 2, Capacity: 1 << 40, SRDUnits: 4, FetchTimeout: Duration(time.Minute)},
 		Cache:   CacheConfig{Memory: 64 << 20, Disk: 1 << 30},
 		Bitswap: BitswapConfig{
-			Strategy: "enforce", Server: "lode", Wants: 8192, Lookups: 100_000, PeerLookups: 10_000, SmallBlock: 1024, DontHave: true,
+			Strategy: "enforce", HTTP: HTTPPublic, Server: "lode", Wants: 8192, Lookups: 100_000, PeerLookups: 10_000, SmallBlock: 1024, DontHave: true,
 		},
 		Log: LogConfig{Level: "info", Format: "text"},
 	}
@@ -265,6 +279,11 @@ func (c Config) validate() error {
 	case "enforce", "observe", "off":
 	default:
 		return fmt.Errorf("bitswap.strategy %q: want enforce, observe or off", c.Bitswap.Strategy)
+	}
+	switch c.Bitswap.HTTP {
+	case HTTPPublic, HTTPAny, HTTPOff:
+	default:
+		return fmt.Errorf("bitswap.http %q: want public, any or off", c.Bitswap.HTTP)
 	}
 	return nil
 }

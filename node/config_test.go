@@ -52,6 +52,7 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		{flag: "bitswap.wants", value: "0", want: "bitswap.wants 0"},
 		{flag: "bitswap.peer_lookups", value: "0", want: "bitswap.peer_lookups 0"},
 		{flag: "gateway.deadline", value: "-1s", want: "negative"},
+		{flag: "bitswap.http", value: "yes", want: "bitswap.http \"yes\""},
 		{flag: "p2p.receive_window", value: "1000", want: "p2p.receive_window 1000"},
 		{flag: "cache.disk", value: "-1", want: "number of bytes"},
 	} {
@@ -82,7 +83,7 @@ func TestSavedSettingsLoadTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Lists that were empty come back empty rather than nil.
-	for _, l := range []*[]string{&got.P2P.Announce, &got.P2P.Bootstrap, &got.Comet.Peers} {
+	for _, l := range []*[]string{&got.P2P.Announce, &got.P2P.Bootstrap, &got.Comet.Peers, &got.Bitswap.Delegated} {
 		if len(*l) == 0 {
 			*l = nil
 		}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -21,7 +22,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/routing"
 
 	"github.com/lode-node/lode/bitswap"
 	"github.com/lode-node/lode/chain"
@@ -293,26 +293,54 @@ func (n *Node) openExchange() (err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.opened = append(n.opened, func() error { cancel(); return nil })
-	var finder routing.ContentDiscovery
+	routers, err := n.openRouters()
+	if err != nil {
+		return err
+	}
 	if n.c.P2P.DHT {
 		if n.dht, err = openDHT(ctx, n.host, n.chain.View().ChainID(), n.boot, n.private()); err != nil {
 			return err
 		}
 		n.opened = append(n.opened, n.dht.Close)
-		finder = n.dht
+		routers = append(routers, bitswap.Router{Name: "dht", Finder: n.dht})
 	}
 	ledger := ""
 	if n.home != nil {
 		ledger = n.home.Path(dirLedger)
 	}
 	n.ex, err = bitswap.New(ctx, bitswap.Config{
-		Host: n.host, Blocks: served{n.store}, Routing: finder, Holders: n.holders, Score: n.prior,
+		Host: n.host, Blocks: served{n.store}, Routing: routers, Web: n.web(), Holders: n.holders, Score: n.prior,
 		Ledger: ledger, Serve: n.c.Bitswap.serve(), Strategy: n.c.Bitswap.Strategy, Logger: n.log.With("room", "bitswap"), Registerer: n.metrics.reg,
 	})
 	if err != nil {
 		return err
 	}
 	n.opened = append(n.opened, n.ex.Close)
+	return nil
+}
+
+// openRouters makes clients of the delegated routers of the settings.
+func (n *Node) openRouters() (bitswap.Routers, error) {
+	var out bitswap.Routers
+	for _, u := range n.c.Bitswap.Delegated {
+		d, err := bitswap.NewDelegated(u)
+		if err != nil {
+			return nil, fmt.Errorf("bitswap.delegated: %w", err)
+		}
+		n.opened = append(n.opened, d.Close)
+		out = append(out, bitswap.Router{Name: u, Finder: d})
+	}
+	return out, nil
+}
+
+// web tells at which addresses HTTP providers are asked; nil: nowhere.
+func (n *Node) web() func(netip.Addr) bool {
+	switch n.c.Bitswap.HTTP {
+	case HTTPAny:
+		return func(netip.Addr) bool { return true }
+	case HTTPPublic:
+		return publicIP
+	}
 	return nil
 }
 

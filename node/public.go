@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/libp2p/go-libp2p/core/connmgr"
@@ -56,6 +57,12 @@ func publicAddr(a ma.Multiaddr) bool {
 	}
 	w, err := manet.FromIP(inner)
 	return err == nil && manet.IsPublicAddr(w)
+}
+
+// publicIP is publicAddr for an IP address alone.
+func publicIP(ip netip.Addr) bool {
+	a, err := manet.FromIP(ip.AsSlice())
+	return err == nil && publicAddr(a)
 }
 
 // publicAddrs returns those of addrs that everybody reaches. The others would

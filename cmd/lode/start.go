@@ -89,14 +89,15 @@ func (c *cli) fillHome(home string, key crypto.PrivKey, role string, index int) 
 
 // A startPlan is what the flags of start say; empty means as in the home's settings.
 type startPlan struct {
-	role, level, format string
-	set                 []string
+	role, level, format, strategy string
+	set                           []string
 }
 
 func (p *startPlan) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&p.level, "log-level", "", "debug, info, warn or error")
 	f.StringVar(&p.format, "log-format", "", "text or json")
+	f.StringVar(&p.strategy, "strategy", "", "who fetches: enforce (holders by the chain first), observe (the stock client; what we would have done is recorded) or off")
 	f.StringArrayVar(&p.set, "set", nil, "a setting of lode.toml, like gateway.listen=127.0.0.1:8090 (may be repeated)")
 }
 
@@ -136,7 +137,7 @@ func (c *cli) settings(p startPlan) (node.Config, error) {
 		}
 		flags[k] = v
 	}
-	for k, v := range map[string]string{"role": p.role, "log.level": p.level, "log.format": p.format} {
+	for k, v := range map[string]string{"role": p.role, "bitswap.strategy": p.strategy, "log.level": p.level, "log.format": p.format} {
 		if v != "" {
 			flags[k] = v
 		}
