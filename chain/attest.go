@@ -27,11 +27,6 @@ const policyKey = "tcb"
 // the time of its block, or why it is none that Intel's root stands for.
 type quoteCheck func(s *state, quote []byte) (mpow.Verdict, error)
 
-// checkQuote is the quoteCheck of every chain but those of tests.
-func checkQuote(*state, []byte) (mpow.Verdict, error) {
-	return mpow.Verdict{}, mpow.NotImplemented("3.2")
-}
-
 // foundAttest writes what genesis says of enclaves (spec §3.1).
 func (s *state) foundAttest(g Genesis) {
 	for _, m := range g.Measurements {
@@ -42,6 +37,7 @@ func (s *state) foundAttest(g Genesis) {
 		p = *g.Policy
 	}
 	policies.set(s, policyKey, p)
+	s.foundCollateral(g)
 }
 
 // amendWork enacts what governance decided about enclaves (spec §3.1, §8.1). A

@@ -21,6 +21,7 @@ import (
 	"github.com/lode-node/lode/credit"
 	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
+	"github.com/lode-node/lode/mpow/quote"
 )
 
 // A Msg asks the chain for one thing: exactly one field is set (spec §2.1).
@@ -33,13 +34,16 @@ type Msg struct {
 	Credit   *credit.Msg `cbor:"credit,omitempty" json:"credit,omitempty"` // fund, close, claim (spec §7.6)
 	Stake    *gpos.Msg   `cbor:"stake,omitempty" json:"stake,omitempty"`   // bond, guarantee, validate, … (spec §4)
 	Gov      *Gov        `cbor:"gov,omitempty" json:"gov,omitempty"`       // propose, vote (spec §8)
+
+	// Collateral brings what Intel says of its platforms; anybody may (spec §3.2).
+	Collateral *quote.Collateral `cbor:"collateral,omitempty" json:"collateral,omitempty"`
 }
 
 // count returns how many verbs m carries; one is right.
 func (m Msg) count() int {
 	n := 0
 	for _, set := range []bool{m.Send != nil, m.Announce != nil, m.Market != nil, m.Work != nil,
-		m.Credit != nil, m.Stake != nil, m.Gov != nil} {
+		m.Credit != nil, m.Collateral != nil, m.Stake != nil, m.Gov != nil} {
 		if set {
 			n++
 		}

@@ -36,6 +36,8 @@ func (s *state) dispatch(b Body) error {
 		return s.work(b.Sender, m.Work)
 	case m.Credit != nil:
 		return s.tabs(b.Sender, m.Credit)
+	case m.Collateral != nil:
+		return s.submitCollateral(*m.Collateral)
 	case m.Stake != nil:
 		return s.stake(b.Sender, m.Stake)
 	case m.Gov != nil:

@@ -43,6 +43,8 @@ func (tx Tx) work() (verifies, entries uint64) {
 	switch m := tx.Body.Msg; {
 	case m.Work != nil:
 		return workLoad(m.Work)
+	case m.Collateral != nil:
+		return collateralVerifies(*m.Collateral), 0
 	case m.Stake != nil && m.Stake.Validate != nil:
 		return 1, 0 // the proof of possession
 	case m.Market != nil && m.Market.Collect != nil:

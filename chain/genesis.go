@@ -17,6 +17,7 @@ import (
 
 	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/mpow"
+	"github.com/lode-node/lode/mpow/quote"
 )
 
 // A Genesis is the first state of a chain and how to find it. All nodes of a
@@ -35,6 +36,12 @@ type Genesis struct {
 	Measurements []mpow.Measurement `json:"measurements,omitempty"`
 	// Policy says which platforms may; nil: mpow.DefaultPolicy.
 	Policy *mpow.Policy `json:"policy,omitempty"`
+	// QuoteRoot is the certificate, DER, that quotes and collateral have to lead to;
+	// class main has Intel's. None: no hardware can register.
+	QuoteRoot []byte `json:"quote_root,omitempty"`
+	// Collateral is what Intel said of its platforms before the chain began; anybody
+	// may send fresher later (spec §3.2).
+	Collateral []quote.Collateral `json:"collateral,omitempty"`
 }
 
 // A GenesisAccount has Free from the start.
@@ -183,6 +190,9 @@ func (g Genesis) validateAttest() error {
 			return fmt.Errorf("genesis: measurement %v stands twice", m.MRENCLAVE)
 		}
 		seen[m.MRENCLAVE] = true
+	}
+	if err := g.validateCollateral(); err != nil {
+		return err
 	}
 	if g.Policy == nil {
 		return nil

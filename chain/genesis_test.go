@@ -11,6 +11,7 @@ import (
 
 	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/mpow"
+	"github.com/lode-node/lode/mpow/quote"
 )
 
 func TestPresetsAreInRange(t *testing.T) { // spec §1.5
@@ -77,8 +78,17 @@ func TestGenesisRefusesEachCorruption(t *testing.T) { // spec §1.5, §3.1, §4.
 			g.ChainID, g.Class, g.Params.Mpow.AllowSimulated = "lode-1", ClassMain, false
 		}, "measurement"},
 		{"mainnet with one", func(g *Genesis) {
-			g.ChainID, g.Class, g.Params.Mpow.AllowSimulated = "lode-1", ClassMain, false
-			g.Measurements = []mpow.Measurement{{MRENCLAVE: mpow.Hash{1}}}
+			asMain(t, g)
+		}, ""},
+		{"mainnet under another root", func(g *Genesis) { asMain(t, g); g.QuoteRoot = forge(t, nil).Root }, "Intel's SGX Root CA"},
+		{"mainnet under no root", func(g *Genesis) { asMain(t, g); g.QuoteRoot = nil }, "Intel's SGX Root CA"},
+		{"mainnet without collateral", func(g *Genesis) { asMain(t, g); g.Collateral = nil }, "needs first collateral"},
+		{"mainnet with old collateral", func(g *Genesis) { asMain(t, g); g.Time = g.Time.AddDate(0, 2, 0) }, "collateral 1: "},
+		{"collateral without a root", func(g *Genesis) { g.Collateral = []quote.Collateral{forge(t, nil).Collateral} }, "no root certificate"},
+		{"empty collateral", func(g *Genesis) { g.QuoteRoot, g.Collateral = forge(t, nil).Root, make([]quote.Collateral, 1) }, "there is none"},
+		{"a devnet with a root of its own", func(g *Genesis) {
+			f := forge(t, nil)
+			g.QuoteRoot, g.Collateral = f.Root, []quote.Collateral{f.Collateral}
 		}, ""},
 		{"a measurement of nothing", func(g *Genesis) { g.Measurements = []mpow.Measurement{{}} }, "no mrenclave"},
 		{"a measurement twice", func(g *Genesis) {

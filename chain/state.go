@@ -30,7 +30,7 @@ const (
 	keyStake    = "s/" // …                                stake.go
 	keyTab      = "t/" // client, server → tab             credits.go
 	keyGov      = "u/" // …                                gov.go: one letter a table
-	keyWork     = "w/" // …                                work.go: W[s], owners
+	keyWork     = "w/" // …                                work.go, attest.go, collateral.go: one letter a table
 	keyFree     = "y/" // node → slot of its free report   fees.go
 
 	// Derived: in the flat view only, bound to the tree by keyDigest.

@@ -191,6 +191,8 @@ func (p Params) checkQuote(acct Account, r Register, now Context) error {
 		return fmt.Errorf("measurement %v is unknown here: governance adds it (spec §3.1)", r.Measurement)
 	case now.Denied != "":
 		return fmt.Errorf("%s is denied (spec §3.2)", now.Denied)
+	case v.ProdID != now.Measurement.Product:
+		return fmt.Errorf("measurement %v: product %d, want %d", r.Measurement, v.ProdID, now.Measurement.Product)
 	case v.SVN < now.Measurement.MinSVN:
 		return fmt.Errorf("measurement %v: SVN %d, want at least %d", r.Measurement, v.SVN, now.Measurement.MinSVN)
 	}

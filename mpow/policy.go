@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // A Verdict is what a quote says once every signature under it was checked up
@@ -16,7 +17,7 @@ import (
 type Verdict struct {
 	MREnclave  [32]byte // what program it is
 	MRSigner   [32]byte // who signed the program; no rule reads it
-	ProdID     uint16   // ISVPRODID; no rule reads it
+	ProdID     uint16   // ISVPRODID
 	SVN        uint16   // ISVSVN
 	Debug      bool     // its memory can be read
 	ReportData [64]byte // what the program said
@@ -70,6 +71,11 @@ func (p Policy) Check() error {
 			if w == "" || len(w) > maxPolicyWord || i > 0 && w <= l.list[i-1] {
 				return fmt.Errorf("policy: %s: %q: want words of up to %d bytes, in order, each once", l.name, w, maxPolicyWord)
 			}
+		}
+	}
+	for _, w := range p.Statuses {
+		if w == "Revoked" || strings.HasPrefix(w, "OutOfDate") {
+			return fmt.Errorf("policy: statuses: %q can never be accepted", w)
 		}
 	}
 	if len(p.FMSPCs) > maxPolicyList {
@@ -136,6 +142,7 @@ func CPUHash(chainID string, ppid [16]byte) Hash {
 // (spec §3.1).
 type Measurement struct {
 	MRENCLAVE Hash   `json:"mrenclave"`
+	Product   uint16 `json:"product,omitempty" cbor:"product,omitempty"` // ISVPRODID that it has
 	MinSVN    uint16 `json:"min_svn"`
 	Expiry    int64  `json:"expiry"` // height from which it can neither register nor report; 0: never
 }

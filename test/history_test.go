@@ -93,6 +93,11 @@ func (h *history) first() {
 	if err := h.try("user", chain.Msg{Send: &chain.Send{To: h.id("other"), Amount: 1_000_000 * coin.LODE}}); err == nil {
 		h.Fatal("more was sent than there is")
 	}
+	collateral := forgery(h, replayGenesis(h).Time).Collateral
+	h.do("other", chain.Msg{Collateral: &collateral})
+	if err := h.try("user", chain.Msg{Collateral: &collateral}); err == nil {
+		h.Fatal("the same collateral was news twice")
+	}
 	h.register("node")
 	h.register("node2")
 	h.do("node", chain.Msg{Announce: &chain.Announce{Addrs: [][]byte{ma.StringCast("/ip4/127.0.0.1/tcp/4001").Bytes()}}})

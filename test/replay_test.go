@@ -21,6 +21,7 @@ import (
 	"github.com/lode-node/lode/credit"
 	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
+	"github.com/lode-node/lode/mpow/quote/quotetest"
 )
 
 // A history is one chain on several Apps: each transaction is given to all of
@@ -66,7 +67,18 @@ func replayGenesis(t testing.TB) chain.Genesis {
 			g.Validators = append(g.Validators, chain.GenesisValidator{ID: id, ConsensusKey: signer(name).Public().(ed25519.PublicKey), Bond: coin.LODE})
 		}
 	}
+	g.QuoteRoot = forgery(t, g.Time).Root
 	return g
+}
+
+// forgery is a platform, and what an Intel of our own says of it, at a time.
+func forgery(t testing.TB, at time.Time) quotetest.Forgery {
+	t.Helper()
+	f, err := quotetest.New(at).Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 func replaySolo(t testing.TB, dir string) *chain.Solo {
@@ -222,7 +234,7 @@ func builtVerbs() (all []string) {
 		}
 	}
 	all = slices.DeleteFunc(all, func(v string) bool { return v == "stake.unjail" })
-	return append(all, "send", "announce", "work.register", "work.report")
+	return append(all, "send", "announce", "collateral", "work.register", "work.report")
 }
 
 // TestWhatIsNotBuiltSaysSo sends each message that has no rule yet: the answer

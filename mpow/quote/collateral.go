@@ -7,22 +7,23 @@ import (
 )
 
 // Collateral is what Intel says about its platforms beside their certificates.
-// [Verify] takes all of it; [Collateral.Items] takes any part.
+// [Verify] takes all of it; [Collateral.Items] takes any part. As JSON it is what
+// tools around Intel's library exchange: see [ParseCollateral].
 type Collateral struct {
-	TCBInfo    Signed `json:"tcb_info" cbor:"1,keyasint"`    // of the platform's family
-	QEIdentity Signed `json:"qe_identity" cbor:"2,keyasint"` // of the quoting enclave
-	RootCRL    []byte `json:"root_crl" cbor:"3,keyasint"`    // DER, by the root
-	PCKCRL     []byte `json:"pck_crl" cbor:"4,keyasint"`     // DER, by the CA that certified the platform
+	TCBInfo    Signed `cbor:"1,keyasint,omitempty"` // of the platform's family
+	QEIdentity Signed `cbor:"2,keyasint,omitempty"` // of the quoting enclave
+	RootCRL    []byte `cbor:"3,keyasint,omitempty"` // DER, by the root
+	PCKCRL     []byte `cbor:"4,keyasint,omitempty"` // DER, by the CA that certified the platform
 	// PCKCA is that CA's certificate, DER. Verify has it from the quote and does
 	// not look here; Items takes no PCKCRL without.
-	PCKCA []byte `json:"pck_ca" cbor:"5,keyasint"`
+	PCKCA []byte `cbor:"5,keyasint,omitempty"`
 }
 
 // A Signed is a statement in JSON that Intel signed.
 type Signed struct {
-	Body   []byte `json:"body" cbor:"1,keyasint"`   // the signed bytes, exactly
-	Sig    []byte `json:"sig" cbor:"2,keyasint"`    // 64 bytes, r ‖ s
-	Signer []byte `json:"signer" cbor:"3,keyasint"` // certificate of "Intel SGX TCB Signing", DER
+	Body   []byte `cbor:"1,keyasint,omitempty"` // the signed bytes, exactly
+	Sig    []byte `cbor:"2,keyasint,omitempty"` // 64 bytes, r ‖ s
+	Signer []byte `cbor:"3,keyasint,omitempty"` // certificate of "Intel SGX TCB Signing", DER
 }
 
 // openSigner reads the certificate that statements are signed with.
@@ -287,6 +288,27 @@ type Item struct {
 	Part       Collateral // this piece alone, with the certificates over it
 }
 
+// Revoked returns an error that names a certificate over c's pieces which a list
+// of the root's revokes; nothing else of list and pieces is checked, dates
+// included. What does not read revokes nothing.
+func (c Collateral) Revoked(rootCRL []byte, t Trust) error {
+	s := newSpan()
+	root, err := openRoot(t.Root, &s)
+	if err != nil || len(rootCRL) == 0 {
+		return err
+	}
+	list, err := openCRL(rootCRL, root, &s)
+	if err != nil {
+		return nil
+	}
+	for _, raw := range [][]byte{c.PCKCA, c.TCBInfo.Signer, c.QEIdentity.Signer} {
+		if x, err := openCert(raw, root, &s); err == nil && list.revokes(x) {
+			return fmt.Errorf("%s is revoked", x.name)
+		}
+	}
+	return nil
+}
+
 // Items checks every piece that c has: signed under t.Root, of the right kind,
 // and valid at t.Time. The order is fixed. It is an error to have none
 // (spec §3.2).
@@ -295,14 +317,14 @@ func (c Collateral) Items(t Trust) ([]Item, error) {
 	for _, open := range []func(Trust) (Item, bool, error){c.rootItem, c.pckItem, c.qeItem, c.tcbItem} {
 		item, ok, err := open(t)
 		if err != nil {
-			return nil, fmt.Errorf("collateral: %w", err)
+			return nil, err
 		}
 		if ok {
 			all = append(all, item)
 		}
 	}
 	if len(all) == 0 {
-		return nil, errors.New("collateral: there is none")
+		return nil, errors.New("there is none")
 	}
 	return all, nil
 }

@@ -101,15 +101,15 @@ func fromCertificate(raw []byte) (File, error) {
 // exchange: its sgx_ql_qve_collateral_t, chains in PEM, lists and signatures in
 // hexadecimal.
 type collateralJSON struct {
-	PCKChain      string `json:"pck_crl_issuer_chain"`
-	RootCRL       string `json:"root_ca_crl"`
-	PCKCRL        string `json:"pck_crl"`
-	TCBChain      string `json:"tcb_info_issuer_chain"`
-	TCBInfo       string `json:"tcb_info"`
-	TCBSig        string `json:"tcb_info_signature"`
-	QEChain       string `json:"qe_identity_issuer_chain"`
-	QEIdentity    string `json:"qe_identity"`
-	QESig         string `json:"qe_identity_signature"`
+	PCKChain      string `json:"pck_crl_issuer_chain,omitempty"`
+	RootCRL       string `json:"root_ca_crl,omitempty"`
+	PCKCRL        string `json:"pck_crl,omitempty"`
+	TCBChain      string `json:"tcb_info_issuer_chain,omitempty"`
+	TCBInfo       string `json:"tcb_info,omitempty"`
+	TCBSig        string `json:"tcb_info_signature,omitempty"`
+	QEChain       string `json:"qe_identity_issuer_chain,omitempty"`
+	QEIdentity    string `json:"qe_identity,omitempty"`
+	QESig         string `json:"qe_identity_signature,omitempty"`
 	PCKCertsChain string `json:"pck_certificate_chain,omitempty"` // some tools add it; quotes carry their own
 }
 
@@ -120,26 +120,39 @@ type collateralJSON struct {
 // of what they say.
 func ParseCollateral(data []byte) (c Collateral, err error) {
 	if len(data) > maxFile {
-		return c, fmt.Errorf("collateral: %d bytes, at most %d are read", len(data), maxFile)
+		return c, fmt.Errorf("%d bytes, at most %d are read", len(data), maxFile)
 	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return c, err
+	}
+	if d.More() {
+		return c, errors.New("more follows after the end")
+	}
+	return c, nil
+}
+
+// UnmarshalJSON reads what ParseCollateral reads.
+func (c *Collateral) UnmarshalJSON(data []byte) (err error) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	var j collateralJSON
 	if err := d.Decode(&j); err != nil {
-		return c, fmt.Errorf("collateral: %w", err)
+		return err
 	}
-	if d.More() {
-		return c, errors.New("collateral: more follows after the end")
-	}
+	*c = Collateral{}
 	for _, f := range []struct {
 		name, text string
 		dst        *[]byte
 	}{{"root_ca_crl", j.RootCRL, &c.RootCRL}, {"pck_crl", j.PCKCRL, &c.PCKCRL}, {"tcb_info_signature", j.TCBSig, &c.TCBInfo.Sig}, {"qe_identity_signature", j.QESig, &c.QEIdentity.Sig}} {
+		if f.text == "" {
+			continue
+		}
 		if *f.dst, err = hex.DecodeString(f.text); err != nil {
-			return c, fmt.Errorf("collateral: %s: %w", f.name, err)
+			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
-	c.TCBInfo.Body, c.QEIdentity.Body = []byte(j.TCBInfo), []byte(j.QEIdentity)
 	for _, f := range []struct {
 		name, text string
 		dst        *[]byte
@@ -149,25 +162,31 @@ func ParseCollateral(data []byte) (c Collateral, err error) {
 		}
 		certs, err := splitPEM([]byte(f.text))
 		if err != nil {
-			return c, fmt.Errorf("collateral: %s: %w", f.name, err)
+			return fmt.Errorf("%s: %w", f.name, err)
 		}
 		*f.dst = certs[0]
 	}
-	return c, nil
+	if j.TCBInfo != "" {
+		c.TCBInfo.Body = []byte(j.TCBInfo)
+	}
+	if j.QEIdentity != "" {
+		c.QEIdentity.Body = []byte(j.QEIdentity)
+	}
+	return nil
 }
 
-// JSON returns c as ParseCollateral reads it; the chains end in the issuer's own
-// certificate, since a verifier brings its root.
-func (c Collateral) JSON() ([]byte, error) {
+// MarshalJSON writes what ParseCollateral reads; the chains have the issuer's own
+// certificate alone, since a verifier brings its root.
+func (c Collateral) MarshalJSON() ([]byte, error) {
 	chain := func(raw []byte) string {
 		if len(raw) == 0 {
 			return ""
 		}
 		return encodePEM(raw)
 	}
-	return json.MarshalIndent(collateralJSON{
+	return json.Marshal(collateralJSON{
 		PCKChain: chain(c.PCKCA), RootCRL: hex.EncodeToString(c.RootCRL), PCKCRL: hex.EncodeToString(c.PCKCRL),
 		TCBChain: chain(c.TCBInfo.Signer), TCBInfo: string(c.TCBInfo.Body), TCBSig: hex.EncodeToString(c.TCBInfo.Sig),
 		QEChain: chain(c.QEIdentity.Signer), QEIdentity: string(c.QEIdentity.Body), QESig: hex.EncodeToString(c.QEIdentity.Sig),
-	}, "", "  ")
+	})
 }

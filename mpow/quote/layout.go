@@ -131,17 +131,11 @@ func parseReport(b []byte) (r Report) {
 	return r
 }
 
-// A Hash is 32 bytes, written as hexadecimal for people.
+// A Hash is 32 bytes.
 type Hash [32]byte
 
 // String returns 64 hexadecimal digits.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
-
-// MarshalText returns 64 hexadecimal digits.
-func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
-
-// UnmarshalText reads 64 hexadecimal digits.
-func (h *Hash) UnmarshalText(text []byte) error { return unhex(h[:], text) }
 
 // An FMSPC names a family of platforms, whose TCB levels Intel publishes
 // together. As text it is 12 hexadecimal digits.
@@ -149,12 +143,6 @@ type FMSPC [6]byte
 
 // String returns 12 hexadecimal digits.
 func (f FMSPC) String() string { return hex.EncodeToString(f[:]) }
-
-// MarshalText returns 12 hexadecimal digits.
-func (f FMSPC) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
-
-// UnmarshalText reads 12 hexadecimal digits.
-func (f *FMSPC) UnmarshalText(text []byte) error { return unhex(f[:], text) }
 
 // unhex reads exactly len(dst) bytes of hexadecimal.
 func unhex(dst, text []byte) error {

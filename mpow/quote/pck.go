@@ -67,27 +67,13 @@ const (
 func (t SGXType) String() string {
 	switch t {
 	case SGXStandard:
-		return "standard"
+		return "Standard"
 	case SGXScalable:
-		return "scalable"
+		return "Scalable"
 	case SGXIntegrity:
-		return "scalable-with-integrity"
+		return "ScalableWithIntegrity"
 	}
 	return fmt.Sprintf("type(%d)", uint8(t))
-}
-
-// MarshalText returns the type's name.
-func (t SGXType) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
-
-// UnmarshalText reads standard, scalable or scalable-with-integrity.
-func (t *SGXType) UnmarshalText(text []byte) error {
-	for x := SGXStandard; x <= SGXIntegrity; x++ {
-		if x.String() == string(text) {
-			*t = x
-			return nil
-		}
-	}
-	return fmt.Errorf("SGX type %q: want standard, scalable or scalable-with-integrity", text)
 }
 
 // A pck is what Intel certified about one platform.

@@ -1,11 +1,10 @@
 // Package quote checks SGX DCAP quotes (version 3, ECDSA P-256) against the
-// collateral that Intel signs, and judges what they say by a chain's policy
-// (spec §3.1, §3.2).
+// collateral that Intel signs (spec §3.2).
 //
 // [Verify] is a function of its arguments alone: the quote, the collateral, the
 // root that is trusted and the time. It asks no clock and no network, so all
 // nodes of a chain find the same. It says what is true of a platform; whether
-// that is good enough is for [Policy.Check].
+// that is good enough is for the chain's policy.
 //
 // A quote comes from an enemy. Every length in it is exact and every encoding
 // the only one, before anything else looks at it: the readers of DER and PEM are
@@ -84,29 +83,29 @@ type Quote struct {
 func Open(raw []byte, t Trust) (*Quote, error) {
 	l, err := parseLayout(bytes.Clone(raw))
 	if err != nil {
-		return nil, fmt.Errorf("quote: %w", err)
+		return nil, err
 	}
 	q := &Quote{trust: t, span: newSpan()}
 	if q.chain, err = openPCKChain(l.certs, t, &q.span); err != nil {
-		return nil, fmt.Errorf("quote: PCK chain: %w", err)
+		return nil, fmt.Errorf("PCK chain: %w", err)
 	}
 	if q.pck, err = parsePCK(q.chain.leaf); err != nil {
-		return nil, fmt.Errorf("quote: PCK certificate: %w", err)
+		return nil, fmt.Errorf("PCK certificate: %w", err)
 	}
 	if !verifyRaw(q.chain.leaf.key, l.qeReport, l.qeSig) {
-		return nil, errors.New("quote: the report of the quoting enclave is not signed by the platform's PCK key")
+		return nil, errors.New("the report of the quoting enclave is not signed by the platform's PCK key")
 	}
 	q.QE = parseReport(l.qeReport)
 	want := sha256.Sum256(append(bytes.Clone(l.attKey), l.auth...))
 	if !bytes.Equal(q.QE.Data[:32], want[:]) || !bytes.Equal(q.QE.Data[32:], make([]byte, 32)) {
-		return nil, errors.New("quote: the quoting enclave vouches for another attestation key")
+		return nil, errors.New("the quoting enclave vouches for another attestation key")
 	}
 	key, err := parseKey(l.attKey)
 	if err != nil {
-		return nil, fmt.Errorf("quote: attestation key: %w", err)
+		return nil, fmt.Errorf("attestation key: %w", err)
 	}
 	if !verifyRaw(key, l.signed, l.sig) {
-		return nil, errors.New("quote: not signed by its attestation key")
+		return nil, errors.New("not signed by its attestation key")
 	}
 	q.Report, q.FMSPC, q.CA = parseReport(l.report), q.pck.fmspc, q.chain.name
 	return q, nil
@@ -118,33 +117,33 @@ func (q *Quote) Verify(c Collateral) (Verdict, error) {
 	s := q.span
 	root, err := q.revocation(c, &s)
 	if err != nil {
-		return Verdict{}, fmt.Errorf("quote: %w", err)
+		return Verdict{}, err
 	}
 	signers, err := q.signers(c, root, &s)
 	if err != nil {
-		return Verdict{}, fmt.Errorf("quote: %w", err)
+		return Verdict{}, err
 	}
 	info, err := openTCBInfo(c.TCBInfo, signers[0], &s)
 	if err != nil {
-		return Verdict{}, fmt.Errorf("quote: TCB info: %w", err)
+		return Verdict{}, fmt.Errorf("TCB info: %w", err)
 	}
 	id, err := openQEIdentity(c.QEIdentity, signers[1], &s)
 	if err != nil {
-		return Verdict{}, fmt.Errorf("quote: QE identity: %w", err)
+		return Verdict{}, fmt.Errorf("QE identity: %w", err)
 	}
 	if info.fmspc != q.pck.fmspc || info.pceid != q.pck.pceid {
-		return Verdict{}, fmt.Errorf("quote: TCB info is for FMSPC %v and PCEID %x, the platform is %v and %x", info.fmspc, info.pceid, q.pck.fmspc, q.pck.pceid)
+		return Verdict{}, fmt.Errorf("TCB info is for FMSPC %v and PCEID %x, the platform is %v and %x", info.fmspc, info.pceid, q.pck.fmspc, q.pck.pceid)
 	}
 	qe, err := id.match(q.QE)
 	if err != nil {
-		return Verdict{}, fmt.Errorf("quote: QE identity: %w", err)
+		return Verdict{}, fmt.Errorf("QE identity: %w", err)
 	}
 	platform, err := info.match(q.pck)
 	if err != nil {
-		return Verdict{}, fmt.Errorf("quote: TCB info: %w", err)
+		return Verdict{}, fmt.Errorf("TCB info: %w", err)
 	}
 	if err := s.holds(q.trust.Time); err != nil {
-		return Verdict{}, fmt.Errorf("quote: %w", err)
+		return Verdict{}, err
 	}
 	return Verdict{
 		Report: q.Report, FMSPC: q.pck.fmspc, PCEID: q.pck.pceid, PPID: q.pck.ppid, SGXType: q.pck.sgxType,

@@ -30,9 +30,6 @@ func (s Status) String() string {
 	return fmt.Sprintf("status(%d)", uint8(s))
 }
 
-// MarshalText returns Intel's word.
-func (s Status) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
 // UnmarshalText reads Intel's word.
 func (s *Status) UnmarshalText(text []byte) error {
 	for i, name := range statusNames {

@@ -4,15 +4,14 @@
 // names it.
 //
 // [New] describes a platform in order; a test changes what it wants wrong and
-// calls [Platform.Make]. Keys follow from names, so two forgeries of the same
-// names have the same root.
+// calls [Platform.Make]. Keys follow from names and signatures use no randomness
+// (RFC 6979), so what is described alike is alike, the root above all.
 package quotetest
 
 import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -57,7 +56,7 @@ type Platform struct {
 	// Edit changes the template of a certificate before it is signed.
 	Edit map[string]func(*x509.Certificate)
 	// Dates of the lists, when they are not those of Now.
-	RootCRLUntil, PCKCRLUntil, PCKCRLFrom time.Time
+	RootCRLFrom, RootCRLUntil, PCKCRLFrom, PCKCRLUntil time.Time
 	// Extension changes the SGX extension before it enters the certificate.
 	Extension func([]byte) []byte
 	// Raw changes the parts of the quote before they are joined.
@@ -152,7 +151,7 @@ func (p *Platform) certificate(who string, extra []pkix.Extension) ([]byte, *x50
 	if by != who {
 		parent = p.template(by)
 	}
-	raw, err := x509.CreateCertificate(rand.Reader, template, parent, key(who).Public(), key(by))
+	raw, err := x509.CreateCertificate(nil, template, parent, key(who).Public(), key(by))
 	if err != nil {
 		return nil, nil, fmt.Errorf("certificate of %s: %w", who, err)
 	}
@@ -196,13 +195,13 @@ func (p *Platform) list(by string, from, until time.Time, may ...string) ([]byte
 	issuer.KeyUsage |= x509.KeyUsageCRLSign
 	issuer.SubjectKeyId = []byte(by)
 	issuer.RawSubject, _ = asn1.Marshal(issuer.Subject.ToRDNSequence())
-	return x509.CreateRevocationList(rand.Reader, l, issuer, key(by))
+	return x509.CreateRevocationList(nil, l, issuer, key(by))
 }
 
 // sign returns r ‖ s over msg.
 func sign(who string, msg []byte) ([]byte, error) {
 	sum := sha256.Sum256(msg)
-	r, s, err := ecdsa.Sign(rand.Reader, key(who), sum[:])
+	r, s, err := ecdsa.Sign(nil, key(who), sum[:])
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +260,7 @@ func (p *Platform) Make() (f Forgery, err error) {
 		}
 	}
 	f.Root, f.Collateral.PCKCA = certs["root"], certs["ca"]
-	if f.Collateral.RootCRL, err = p.list(p.Sign["root-crl"], time.Time{}, p.RootCRLUntil, "ca", "signer"); err != nil {
+	if f.Collateral.RootCRL, err = p.list(p.Sign["root-crl"], p.RootCRLFrom, p.RootCRLUntil, "ca", "signer"); err != nil {
 		return f, err
 	}
 	if f.Collateral.PCKCRL, err = p.list(p.Sign["pck-crl"], p.PCKCRLFrom, p.PCKCRLUntil, "leaf"); err != nil {
