@@ -3,7 +3,7 @@ export CGO_ENABLED ?= 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 30s
 
-.PHONY: build test check race fuzz demo run bench bench-retrieval vuln clean
+.PHONY: build test check race fuzz demo run bench bench-retrieval compare vuln clean
 
 build: ## bin/lode and bin/prover
 	go build -o bin/ ./cmd/...
@@ -36,6 +36,9 @@ bench: ## benchmarks of every room
 
 bench-retrieval: build ## retrieval against the stock, report in bin/bench; QUICK=1: four minutes in place of 45; KUBO=, RAINBOW=: paths of daemons
 	bin/lode bench retrieval $(if $(QUICK),--quick) --out $(or $(OUT),bin/bench) $(ARGS)
+
+compare: ## our verifier of SGX quotes against oasis-core's, in a module of its own
+	cd test/dcapcompare && go vet ./... && go test -count=1 ./...
 
 vuln: ## known vulnerabilities, where the database can be reached
 	go run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...

@@ -48,7 +48,7 @@ func TestAPIAnswers(t *testing.T) {
 	for _, path := range []string{
 		"status", "params", "accounts/" + user.String(), "quote?size=1000000&blocks=600", "orders", "orders?account=" + user.String(),
 		"orders/" + a.Root.String(), "holders/" + a.Root.String(), "nodes", "nodes/" + n.ID().String(),
-		"peers", "supply", "fetches", "gov/proposals", "gov/params", "gov/protocol", "gov/enclaves",
+		"peers", "supply", "fetches", "collateral", "gov/proposals", "gov/params", "gov/protocol", "gov/enclaves",
 	} {
 		var v map[string]any
 		code := call(ctx, t, n, "GET", path, "", &v)

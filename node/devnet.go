@@ -32,6 +32,8 @@ type DevnetConfig struct {
 	Interval time.Duration
 	// Params changes the dev preset before genesis. Nil leaves it.
 	Params func(*chain.Params)
+	// Genesis changes what the chain begins with, last of all. Nil leaves it.
+	Genesis func(*chain.Genesis)
 	// Config changes the settings of node i, storage first, then edges. Nil
 	// leaves them.
 	Config func(i int, c *Config)
@@ -122,6 +124,9 @@ func (d *Net) makeGenesis() error {
 				ID: id, ConsensusKey: ed25519.NewKeyFromSeed(vote[:]).Public().(ed25519.PublicKey), Bond: 100 * coin.LODE,
 			}}
 		}
+	}
+	if d.c.Genesis != nil {
+		d.c.Genesis(&d.genesis)
 	}
 	return nil
 }

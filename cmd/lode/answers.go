@@ -25,6 +25,7 @@ type (
 	peersAnswer      = node.PeersAnswer
 	fetchesAnswer    = node.FetchesAnswer
 	supplyAnswer     = node.SupplyAnswer
+	collateralAnswer = node.CollateralAnswer
 
 	proposalsAnswer   = node.ProposalsAnswer
 	proposalAnswer    = node.ProposalAnswer

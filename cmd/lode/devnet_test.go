@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -13,6 +14,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/mpow/quote/quotetest"
 	"github.com/lode-node/lode/node"
 )
 
@@ -25,7 +28,9 @@ func TestDevnetScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("LODE_HOME", e.WorkDir+"/home")
 			e.Setenv("HOME", e.WorkDir)
-			return nil
+			quotes, err := filepath.Abs("../../mpow/quote/testdata")
+			e.Setenv("QUOTES", quotes)
+			return err
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits": exits, "devnet": startDevnet, "field": field,
@@ -45,7 +50,8 @@ func startDevnet(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	d, err := node.Devnet(ctx, node.DevnetConfig{
 		Storage: storage, Edges: edges, Users: 1, Dir: ts.MkAbs("net"),
-		Config: func(_ int, c *node.Config) { c.Gateway.Listen = "127.0.0.1:0" },
+		Config:  func(_ int, c *node.Config) { c.Gateway.Listen = "127.0.0.1:0" },
+		Genesis: func(g *chain.Genesis) { intel(ts, g) },
 	})
 	if err != nil {
 		cancel()
@@ -77,6 +83,17 @@ func startDevnet(ts *testscript.TestScript, neg bool, args []string) {
 	id, err := peer.IDFromPrivateKey(d.Users[0])
 	ts.Check(err)
 	ts.Setenv("USER_ID", id.String())
+}
+
+// intel makes an Intel of our own the root of the chain's quotes, and writes what it says of a platform then to
+// collateral.json.
+func intel(ts *testscript.TestScript, g *chain.Genesis) {
+	f, err := quotetest.New(g.Time).Make()
+	ts.Check(err)
+	g.QuoteRoot = f.Root
+	b, err := json.Marshal(f.Collateral)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("collateral.json"), b, 0o600))
 }
 
 // field is the command "field".

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -24,7 +25,9 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("LODE_HOME", e.WorkDir+"/home")
 			e.Setenv("HOME", e.WorkDir)
-			return nil
+			quotes, err := filepath.Abs("../../mpow/quote/testdata")
+			e.Setenv("QUOTES", quotes)
+			return err
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
 	})
