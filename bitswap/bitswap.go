@@ -115,6 +115,8 @@ type Exchange struct {
 	searches  map[cid.Cid]*search
 	inLine    []*search // that wait for their turn
 	searching int       // that run
+	ahead     map[cid.Cid]*session // who has it fetched before anybody asks
+	shelf     uint64               // bytes fetched ahead, or being
 	outs      map[peer.ID]*outbox
 	recent    *simplelru.LRU[cid.Cid, *record]   // blocks wanted lately
 	index     *simplelru.LRU[string, cid.Cid]    // multihash of a block → root of its file (spec §6.3)
@@ -162,7 +164,7 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 		cfg: cfg, ledger: led, m: m, log: cfg.Logger,
 		started: time.Now(), kick: make(chan struct{}, 1),
 		sched: newSchedule(defaults(), cfg.Credit, rand.Uint64()),
-		open:  map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, lost: map[cid.Cid]*lost{}, searches: map[cid.Cid]*search{}, outs: map[peer.ID]*outbox{},
+		open:  map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, ahead: map[cid.Cid]*session{}, lost: map[cid.Cid]*lost{}, searches: map[cid.Cid]*search{}, outs: map[peer.ID]*outbox{},
 		recent: lru[cid.Cid, *record](recentKept), index: lru[string, cid.Cid](indexKept),
 		fresh: lru[cid.Cid, time.Time](rootsKept), alone: lru[cid.Cid, *record](rootsKept),
 		holding: lru[peer.ID, struct{}](peersNoted), trouble: lru[peer.ID, Failure](peersNoted),
@@ -237,6 +239,7 @@ func (e *Exchange) Close() error {
 		for r := range e.open {
 			e.finish(r, ErrClosed)
 		}
+		clear(e.ahead)
 		for c := range e.waiting {
 			e.forget(c)
 		}

@@ -37,9 +37,10 @@ func (e *Exchange) refresh(root cid.Cid, s *session, sources []peer.AddrInfo, st
 		return
 	}
 	e.fresh.Add(root, time.Now())
+	files := s.files(root)
 	e.mu.Unlock()
 
-	src := e.candidates(root, sources)
+	src := e.candidates(files, sources)
 	cs := make([]credit.Candidate, len(src))
 	up := map[peer.ID]bool{}
 	for i, x := range src {
@@ -63,8 +64,9 @@ func (e *Exchange) refresh(root cid.Cid, s *session, sources []peer.AddrInfo, st
 	e.act()
 }
 
-// candidates reads who may be asked, each once, without ourselves.
-func (e *Exchange) candidates(root cid.Cid, sources []peer.AddrInfo) []source {
+// candidates reads who may be asked, each once, without ourselves: who holds a
+// file holds all that is in it.
+func (e *Exchange) candidates(files []cid.Cid, sources []peer.AddrInfo) []source {
 	var out []source
 	seen := map[peer.ID]bool{}
 	now := e.now() / 1_000_000
@@ -87,7 +89,9 @@ func (e *Exchange) candidates(root cid.Cid, sources []peer.AddrInfo) []source {
 			})
 		}
 	}
-	take(e.cfg.Holders(root), true)
+	for _, root := range files {
+		take(e.cfg.Holders(root), true)
+	}
 	take(sources, false)
 	return out
 }

@@ -73,7 +73,7 @@ func clockOnly(ctx context.Context, t *testing.T) (*Exchange, *wire) {
 	e := &Exchange{
 		cfg: Config{Strategy: Enforce, Credit: credit.Default()}, net: w, ear: &ear{Host: alone{}}, ledger: led, m: m, log: slog.New(slog.DiscardHandler),
 		started: time.Now(), kick: make(chan struct{}, 1), sched: newSchedule(defaults(), credit.Default(), 1),
-		open: map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, outs: map[peer.ID]*outbox{},
+		open: map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, ahead: map[cid.Cid]*session{}, outs: map[peer.ID]*outbox{},
 		recent: lru[cid.Cid, *record](10), index: lru[string, cid.Cid](10), trouble: lru[peer.ID, Failure](10),
 	}
 	e.epoch = e.started.UnixMicro()
@@ -109,7 +109,7 @@ func TestClockMovesAWantOffASilentPeer(t *testing.T) { // spec §7.2, §7.3
 		msg := bsmsg.New(false)
 		msg.AddBlock(b)
 		e.mu.Lock()
-		e.waiting[b.Cid()] = []*request{{rec: e.record(b.Cid()), left: map[cid.Cid]struct{}{b.Cid(): {}}, out: make(chan blocks.Block, 1), stop: func() {}}}
+		e.waiting[b.Cid()] = []*request{{s: &session{alone: true}, rec: e.record(b.Cid()), left: map[cid.Cid]struct{}{b.Cid(): {}}, out: make(chan blocks.Block, 1), stop: func() {}}}
 		if n := len(e.receive("slow", fromBoxo(msg))); n != 1 || !e.sched.idle() {
 			t.Errorf("%d blocks wanted, idle %v", n, e.sched.idle())
 		}

@@ -50,14 +50,13 @@ func (b *budget) cancelled(p *speer, c cid.Cid, size uint64, until int64, paid b
 
 // late notes that a block came that was not wanted any more.
 func (b *budget) late(p *speer, c cid.Cid, size uint64) {
-	paid := false
 	if i := slices.IndexFunc(b.due, func(x claim) bool { return x.p == p && x.c.Equals(c) }); i >= 0 {
-		paid = b.due[i].paid
+		if b.due[i].paid {
+			b.spare += int64(b.due[i].size)
+		}
 		b.due = slices.Delete(b.due, i, i+1)
 	}
-	if !paid {
-		b.spare -= int64(size)
-	}
+	b.spare -= int64(size)
 }
 
 // tick gives back what was set aside for blocks that did not come.
@@ -82,13 +81,11 @@ func (s *schedule) watch(p *speer) {
 	}
 	quiet := s.now - p.heard
 	switch {
-	case quiet > s.patience(p) || s.now-p.told > s.lim.Trickle:
-		s.stall(p, p.asked[0])
+	case quiet > s.blamed(p)<<min(p.strikes, 3) || s.now-p.told > s.lim.Trickle:
+		s.stall(p, p.asked[0], true)
+	case quiet > s.patience(p) || quiet > s.due(p) && s.overtaken(p):
+		s.stall(p, p.asked[0], false)
 	case quiet > s.due(p):
-		if s.overtaken(p) {
-			s.stall(p, p.asked[0])
-			return
-		}
 		s.doubt(p)
 	default:
 		s.lag(p)
@@ -127,19 +124,43 @@ func (s *schedule) overtaken(p *speer) bool {
 	return false
 }
 
-// stall takes everything back from a silent peer, which is asked again after a
-// pause, for one block at first. Of what it was asked, owed is not cancelled: the
-// peer is blamed only if it does not answer that either.
-func (s *schedule) stall(p *speer, owed *want) {
-	s.out = append(s.out, action{kind: doStall, peer: p.id})
-	silent := p.heard
-	if s.now-p.told > s.lim.Trickle {
-		silent = p.told
+// stall takes back what a silent peer owes: all of it at last, before that as
+// much as the budget allows, since it may be on its way. The peer is asked again
+// after a pause, for one block at first. Of what it was asked, owed is not
+// cancelled: the peer is blamed only if it does not answer that either.
+func (s *schedule) stall(p *speer, owed *want, last bool) {
+	if p.silent == 0 {
+		s.out = append(s.out, action{kind: doStall, peer: p.id})
+		s.pause(p)
+		p.silent, p.owed = p.heard, owed.cid
+		if s.now-p.told > s.lim.Trickle {
+			p.silent = p.told
+		}
 	}
-	s.pause(p)
-	p.silent, p.owed = silent, owed.cid
-	s.takeBack(p, true)
-	s.blame(p)
+	if last {
+		s.takeBack(p, true)
+		s.blame(p)
+		return
+	}
+	s.reclaim(p)
+}
+
+// reclaim takes back from p what the budget allows.
+func (s *schedule) reclaim(p *speer) {
+	for _, w := range slices.Clone(p.asked) {
+		i := slices.IndexFunc(w.asks, func(a ask) bool { return a.p == p && a.state == askOpen })
+		if w.open == 1 && !s.budget.spend(w.size) {
+			return
+		}
+		if w.open > 1 {
+			w.copies--
+		}
+		s.budget.cancelled(p, w.cid, w.size, s.now+2*s.firstByte(p)+s.lim.StallMin, true)
+		if !w.cid.Equals(p.owed) {
+			s.tell(w, p)
+		}
+		s.close(w, i, askLost)
+	}
 }
 
 // blame books a broken duty for a peer that was passed over and has not been
@@ -148,17 +169,22 @@ func (s *schedule) blame(p *speer) {
 	if p.silent == 0 {
 		return
 	}
-	first := s.firstByte(p)
-	if s.now-p.silent < min(max(4*first+4*s.deviation(p), s.lim.BlameMin), s.lim.BlameMax) {
+	if s.now-p.silent < s.blamed(p) {
 		return
 	}
 	kind := credit.Timeout
 	if s.heard <= p.silent {
 		kind = credit.Failed // nobody else was heard either: it may be our own link
 	}
+	s.takeBack(p, true)
 	p.silent = 0
 	s.out = append(s.out, action{kind: doCancel, peer: p.id, cid: p.owed})
 	s.book(p, credit.Event{Kind: kind, Duty: s.owes(p)})
+}
+
+// blamed is the silence that counts as a broken duty, in µs.
+func (s *schedule) blamed(p *speer) int64 {
+	return min(max(4*s.firstByte(p)+4*s.deviation(p), s.lim.BlameMin), max(s.lim.BlameMax, 2*s.due(p)))
 }
 
 // pause keeps p from being asked, longer with each failure in a row.
@@ -168,16 +194,10 @@ func (s *schedule) pause(p *speer) {
 	p.window, p.probe = s.lim.Window, true
 }
 
-// doubt asks a second peer for what a quiet one owes, the first-needed first,
-// as far as the budget goes.
+// doubt asks one more peer for the block that a quiet one owes first.
 func (s *schedule) doubt(p *speer) {
-	for _, w := range p.asked {
-		if w.open > 1 && s.now-s.lastAsk(w) <= s.due(p) {
-			continue // the second has its time
-		}
-		if !s.hedge(w, anyTime) {
-			return
-		}
+	if w := p.asked[0]; w.open == 1 || s.now-s.lastAsk(w) > s.due(p) {
+		s.hedge(w, anyTime)
 	}
 }
 
@@ -268,8 +288,8 @@ func (s *schedule) steal() {
 				break
 			}
 			i := slices.IndexFunc(w.asks, func(a ask) bool { return a.p == p && a.state == askOpen })
-			sent := s.rate(p) / 1000 * uint64(min(s.firstByte(p), 1_000_000)) / 1000
-			if p.inflight-min(w.size, p.inflight) < 2*sent {
+			sent := max(2*s.rate(p)/1000*uint64(min(s.firstByte(p), 1_000_000))/1000, underWay)
+			if p.inflight-min(w.size, p.inflight) < sent {
 				if w.ahead || !s.hedge(w, anyTime) || w.open == 1 {
 					break
 				}

@@ -54,7 +54,7 @@ func (s *stockSession) GetBlocks(ctx context.Context, cs []cid.Cid) (<-chan bloc
 // look records whom we would have asked.
 func (s *stockSession) look(ctx context.Context, c cid.Cid) {
 	if s.e.cfg.Strategy == Observe {
-		s.e.refresh(s.rootOf(ctx, c), s.session, nil, nil)
+		s.e.refresh(s.rootOf(ctx, c, false), s.session, nil, nil)
 	}
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()

@@ -86,7 +86,7 @@ func (s *schedule) lost(w *want, a *ask, met bool) {
 		s.book(p, credit.Event{Kind: credit.Slow, Duty: s.dutyOf(w.f, p), TTFB: uint64(max(s.now-a.at, 1))})
 	}
 	if silent && p.link == linkUp {
-		s.stall(p, w)
+		s.stall(p, w, false)
 		return
 	}
 	s.out = append(s.out, action{kind: doCancel, peer: p.id, cid: w.cid})

@@ -95,6 +95,11 @@ func (e *Exchange) NotifyNewBlocks(ctx context.Context, bs ...blocks.Block) erro
 	}
 	for _, b := range bs {
 		c := b.Cid()
+		if s := e.ahead[c]; s != nil {
+			s.trail.unwant(c)
+			delete(e.ahead, c)
+			e.sched.drop(e.now(), c)
+		}
 		if reqs := e.waiting[c]; len(reqs) > 0 {
 			e.forget(c)
 			e.sched.drop(e.now(), c)
@@ -118,8 +123,8 @@ func (e *Exchange) NotifyNewBlocks(ctx context.Context, bs ...blocks.Block) erro
 // caller holds mu and calls act.
 func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
 	c, size := b.Cid(), uint64(len(b.RawData()))
-	reqs := e.waiting[c]
-	if len(reqs) == 0 {
+	reqs, early := e.waiting[c], e.ahead[c]
+	if len(reqs) == 0 && early == nil {
 		e.noteExtra(from, c, size)
 		return false
 	}
@@ -141,9 +146,18 @@ func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
 		e.index.Add(string(c.Hash()), root)
 	}
 	e.m.received(path, size)
+	if early != nil {
+		delete(e.ahead, c)
+		early.trail.saw(b, root)
+		early.trail.put(b)
+		early.rec.got(from, path, size)
+	}
 	for _, r := range reqs {
 		if first := r.rec.got(from, path, size); first > 0 {
 			e.m.first.Observe(first.Seconds())
+		}
+		if !r.s.alone {
+			r.s.trail.saw(b, root)
 		}
 		e.deliver(r, b)
 	}

@@ -24,6 +24,7 @@ type limits struct {
 
 	Grace              int64 // what a peer may take beyond its expected time before a second one is asked
 	StallMin, StallMax int64 // bounds of four times the latency, after which a peer that sent no byte is passed over
+	Lapse              int64 // longest time between two looks at the clock; what is beyond is not held against anybody
 	BlameMin, BlameMax int64 // bounds of the silence that counts as a broken duty
 	Trickle            int64 // longest time without a whole block, however many bytes come
 	HedgeStart         uint64
@@ -43,8 +44,8 @@ type limits struct {
 func defaults() limits {
 	return limits{
 		Leaf: 256 << 10, Node: 16 << 10, Window: 1 << 20, WindowMax: 8 << 20, Entries: 512, Dials: 4, Spread: 8, Ahead: 32,
-		Grace: 15_000, StallMin: 100_000, StallMax: 1_000_000, BlameMin: 400_000, BlameMax: 1_000_000, Trickle: 10_000_000,
-		HedgeStart: 512 << 10, HedgePart: 20, Copies: 3,
+		Grace: 15_000, StallMin: 100_000, StallMax: 1_000_000, Lapse: 25_000, BlameMin: 400_000, BlameMax: 1_000_000, Trickle: 10_000_000,
+		HedgeStart: 1 << 20, HedgePart: 20, Copies: 3,
 		Patience: 500_000, Late: 5_000_000, Retry: 10_000_000, Backoff: 1_000_000, Lacks: 3, GiveUp: 2_000_000,
 	}
 }
@@ -70,6 +71,7 @@ type schedule struct {
 	queue  []*want // open wants in order of arrival, for Late
 	budget budget
 	heard  int64     // when anybody last said anything useful
+	looked int64     // when the clock was last looked at
 	latest [2]answer // the latest asks that were answered, of two peers
 }
 
@@ -514,8 +516,15 @@ func (s *schedule) nobody(now int64, cs ...cid.Cid) {
 
 // tick looks at the clock: silence, late blocks, wants that need the fallback.
 func (s *schedule) tick(now int64) {
-	s.now = now
+	lapse := now - s.looked - s.lim.Lapse
+	if s.looked == 0 || now-s.looked > s.lim.StallMax {
+		lapse = 0
+	}
+	s.now, s.looked = now, now
 	for _, p := range s.list {
+		if lapse > 0 { // we did not run, so nobody could be heard
+			p.heard, p.told = min(p.heard+lapse, now), min(p.told+lapse, now)
+		}
 		s.watch(p)
 	}
 	s.budget.tick(now)

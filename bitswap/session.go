@@ -53,6 +53,8 @@ type session struct {
 	alone   bool // of a single call
 	rec     *record
 	fallen  fallen
+	trail   trail
+	above   map[cid.Cid]cid.Cid // a file in a file → that one; guarded by e.mu
 }
 
 // A request is one call of GetBlocks. All its fields but the channel are
@@ -79,7 +81,7 @@ func (e *Exchange) NewSession(ctx context.Context) exchange.Fetcher {
 	e.mu.Lock()
 	rec := e.record(root)
 	e.mu.Unlock()
-	s := &session{e: e, ctx: ctx, root: root, sources: sourcesOf(ctx), rec: rec}
+	s := &session{e: e, ctx: ctx, root: root, sources: sourcesOf(ctx), rec: rec, trail: trail{all: &e.shelf}}
 	if e.cfg.Strategy != Enforce {
 		return &stockSession{session: s, fetcher: e.client.NewSession(ctx)}
 	}
@@ -97,7 +99,7 @@ func (e *Exchange) lone(ctx context.Context) exchange.Fetcher {
 		e.alone.Add(root, rec)
 	}
 	e.mu.Unlock()
-	s := &session{e: e, ctx: ctx, root: root, rec: rec, alone: true}
+	s := &session{e: e, ctx: ctx, root: root, rec: rec, alone: true, trail: trail{all: &e.shelf}}
 	if e.cfg.Strategy != Enforce {
 		return &stockSession{session: s, fetcher: e.client} // which ends its own session with the call
 	}
@@ -125,6 +127,7 @@ func (s *session) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error)
 	if err != nil {
 		return nil, err
 	}
+	s.lookAhead(ctx)
 	if b, ok := <-r.out; ok {
 		return b, nil
 	}
@@ -139,6 +142,7 @@ func (s *session) GetBlocks(ctx context.Context, cs []cid.Cid) (<-chan blocks.Bl
 	if err != nil {
 		return nil, err
 	}
+	s.lookAhead(ctx)
 	return r.out, nil
 }
 
@@ -177,7 +181,7 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 		state = retrieval.StateFromContext(s.ctx)
 	}
 	if len(keys) > 0 {
-		r.root, r.sources = s.rootOf(ctx, keys[0]), slices.Concat(sourcesOf(ctx), s.sources)
+		r.root, r.sources = s.rootOf(ctx, keys[0], len(keys) == 1), slices.Concat(sourcesOf(ctx), s.sources)
 		e.refresh(r.root, s, r.sources, state)
 	}
 
@@ -192,6 +196,7 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 	for _, b := range inline {
 		e.deliver(r, b)
 	}
+	keys = s.begin(r, keys)
 	if r.done {
 		return r, nil
 	}
@@ -206,12 +211,39 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 	e.m.wants.Add(float64(len(keys)))
 	ps := make([]piece, len(keys))
 	for i, c := range keys {
-		ps[i] = piece{cid: c}
+		ps[i] = s.piece(c)
 	}
 	e.sched.want(e.now(), r.root, ps...)
 	e.rescue(r, keys)
 	e.act()
 	return r, nil
+}
+
+// begin notes where the reader is, hands out what was fetched ahead of it, and
+// returns the rest of keys. The caller holds mu.
+func (s *session) begin(r *request, keys []cid.Cid) (rest []cid.Cid) {
+	for _, c := range keys {
+		b := s.trail.get(c)
+		s.useless(s.trail.asks(c))
+		if b != nil {
+			s.e.deliver(r, b)
+			continue
+		}
+		if s.trail.unwant(c) {
+			delete(s.e.ahead, c) // from now on it is waited for
+		}
+		rest = append(rest, c)
+	}
+	return rest
+}
+
+// piece is what is known of c before it comes. The caller holds mu.
+func (s *session) piece(c cid.Cid) piece {
+	p := piece{cid: c}
+	if at, ok := s.trail.spots[c]; ok {
+		p.under, p.size = at.n.cid, at.n.links[at.i].block
+	}
+	return p
 }
 
 // identity returns the block that is inside its own CID, or nil.
@@ -230,13 +262,17 @@ func identity(c cid.Cid) blocks.Block {
 	return b
 }
 
-// rootOf returns the file that c is asked for as a part of: by the context, by
-// the session, by what was fetched before, or c itself if the chain knows it.
-// Undefined means that nobody is known to owe it.
-func (s *session) rootOf(ctx context.Context, c cid.Cid) cid.Cid {
+// rootOf returns the file that c is asked for as a part of: the file of the node
+// that links to it, that of the context, of the session, of what was fetched
+// before, or c itself if the chain knows it. A file in a file, asked for alone,
+// has the holders of both. Undefined means that nobody is known to owe it.
+func (s *session) rootOf(ctx context.Context, c cid.Cid, alone bool) cid.Cid {
 	e := s.e
 	root := fileOf(ctx)
 	e.mu.Lock()
+	if at, ok := s.trail.spots[c]; ok && at.n.root.Defined() {
+		root = at.n.root
+	}
 	if !root.Defined() {
 		root = s.root
 	}
@@ -245,8 +281,12 @@ func (s *session) rootOf(ctx context.Context, c cid.Cid) cid.Cid {
 	}
 	e.mu.Unlock()
 	named := root.Defined() && len(e.cfg.Holders(root)) > 0
-	if !named && len(e.cfg.Holders(c)) > 0 {
-		root = c
+	inner := cid.Undef
+	if (!named || alone && !c.Equals(root)) && len(e.cfg.Holders(c)) > 0 {
+		inner = c
+	}
+	if !named && inner.Defined() {
+		root, inner = c, cid.Undef
 	}
 	if !root.Defined() && (len(s.sources) > 0 || len(sourcesOf(ctx)) > 0) {
 		root = c
@@ -257,8 +297,27 @@ func (s *session) rootOf(ctx context.Context, c cid.Cid) cid.Cid {
 		s.root = root
 		s.rec.named(root)
 	}
+	if inner.Defined() && len(s.above) < rootsKept {
+		if s.above == nil {
+			s.above = map[cid.Cid]cid.Cid{}
+		}
+		s.above[inner] = root
+		return inner
+	}
 	return root
 }
+
+// files lists root and the files that it is a part of. The caller holds mu.
+func (s *session) files(root cid.Cid) []cid.Cid {
+	out := []cid.Cid{root}
+	for up, ok := s.above[root]; ok && len(out) < filesDeep; up, ok = s.above[up] {
+		out = append(out, up)
+	}
+	return out
+}
+
+// filesDeep is how many files in files are looked at.
+const filesDeep = 8
 
 // deliver hands b to r, which has room for it. The caller holds mu.
 func (e *Exchange) deliver(r *request, b blocks.Block) {
@@ -266,6 +325,7 @@ func (e *Exchange) deliver(r *request, b blocks.Block) {
 		return
 	}
 	delete(r.left, b.Cid())
+	r.s.trail.took(uint64(len(b.RawData())))
 	r.out <- b
 	if len(r.left) == 0 {
 		e.finish(r, nil)

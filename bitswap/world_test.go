@@ -149,8 +149,8 @@ func (w *world) check() {
 		if len(p.asked) > 0 && p.link != linkUp {
 			w.t.Fatalf("%s: asked without a connection", p.id)
 		}
-		if len(p.asked) > 0 && s.now-p.heard > s.patience(p)+25*ms {
-			w.t.Fatalf("%s: silent for %d µs, limit %d", p.id, s.now-p.heard, s.patience(p))
+		if limit := s.blamed(p)<<min(p.strikes, 3) + 50*ms; len(p.asked) > 0 && s.now-p.heard > limit {
+			w.t.Fatalf("%s: silent for %d µs, limit %d", p.id, s.now-p.heard, limit)
 		}
 		for _, x := range p.asked {
 			if x.done || !slices.ContainsFunc(x.asks, func(a ask) bool { return a.p == p && a.state == askOpen }) {
@@ -165,7 +165,7 @@ func (w *world) check() {
 				open++
 			}
 		}
-		if open != x.open || x.done || open > 2 {
+		if open != x.open || x.done || open > s.lim.Copies {
 			w.t.Fatalf("%v: %d asks open, counted %d, done %v", c, open, x.open, x.done)
 		}
 		if open == 0 && !slices.Contains(x.f.ready, x) && !slices.Contains(x.f.parked, x) {
