@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // settle hands out what waits, dials who is missing, and calls for the fallback
@@ -250,12 +251,11 @@ func (s *schedule) impatient(f *file) {
 	}
 }
 
-// giveUp fails the wants that everybody said he has not got: the fallback, and
-// all candidates that can be reached.
+// giveUp fails the wants of which everybody said that he has not got them.
 func (s *schedule) giveUp() {
 	for _, f := range s.active {
 		for _, w := range slices.Clone(f.parked) {
-			if w.done || !w.hopeless || s.now-w.born < s.lim.GiveUp || !s.hopeless(w) {
+			if w.done || s.now-w.born < s.lim.GiveUp || !w.hopeless() {
 				continue
 			}
 			s.out = append(s.out, action{kind: doFail, cid: w.cid})
@@ -265,12 +265,19 @@ func (s *schedule) giveUp() {
 	}
 }
 
-// hopeless reports whether no candidate is left who might have w: each said that
-// it has not, or cannot be reached. One that was silent may yet speak.
-func (s *schedule) hopeless(w *want) bool {
-	return !slices.ContainsFunc(w.f.cands, func(c cand) bool {
-		return c.p.link == linkDialing || c.p.link == linkUp && !s.refused(w, c.p) && s.now >= c.until && s.now >= c.lost[w.under]
-	})
+// hopeless reports whether nobody is left who might have w: the fallback has
+// looked, and each candidate and each peer found has said that it has not got it.
+// One that was silent, or could not be reached, may yet have it.
+func (w *want) hopeless() bool {
+	if !w.searched {
+		return false
+	}
+	for _, c := range w.f.cands {
+		if !slices.Contains(w.denied, c.p.id) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(w.found, func(id peer.ID) bool { return !slices.Contains(w.denied, id) })
 }
 
 // linked reports whether a block with this CID may link to others.

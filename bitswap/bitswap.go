@@ -113,8 +113,8 @@ type Exchange struct {
 	lost      map[cid.Cid]*lost // wanted of the fallback
 	web       *web              // nil: HTTP providers are not asked
 	searches  map[cid.Cid]*search
-	inLine    []*search // that wait for their turn
-	searching int       // that run
+	inLine    []*search            // that wait for their turn
+	searching int                  // that run
 	ahead     map[cid.Cid]*session // who has it fetched before anybody asks
 	shelf     uint64               // bytes fetched ahead, or being
 	outs      map[peer.ID]*outbox

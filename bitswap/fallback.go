@@ -63,6 +63,9 @@ func (e *Exchange) fallBack(orphans []cid.Cid) {
 	var order []*request
 	keys := map[*request][]cid.Cid{}
 	for _, c := range orphans {
+		if len(e.routers()) == 0 {
+			e.sched.searched(e.now(), c)
+		}
 		for _, r := range e.waiting[c] {
 			if keys[r] == nil {
 				order = append(order, r)

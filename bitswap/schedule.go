@@ -115,10 +115,12 @@ type want struct {
 	seq      uint64
 	born     int64
 	asks     []ask
-	open     int  // asks neither refused nor lost
-	copies   int  // asks beyond the first for which bytes are set aside
-	orphan   bool // the fallback has been told
-	hopeless bool // the fallback found nobody
+	open     int       // asks neither refused nor lost
+	copies   int       // asks beyond the first for which bytes are set aside
+	orphan   bool      // the fallback has been told
+	searched bool      // the fallback has looked for others
+	found    []peer.ID // those that it found
+	denied   []peer.ID // those that said they have not got it
 	done     bool
 	at       int // place in the heap; -1 = in none
 }
@@ -444,12 +446,15 @@ func (s *schedule) answered(p *speer, at int64) {
 func (s *schedule) dontHave(now int64, id peer.ID, cs ...cid.Cid) {
 	s.now = now
 	p := s.peers[id]
-	if p == nil {
-		return
-	}
 	for _, c := range cs {
 		w := s.wants[c]
 		if w == nil {
+			continue
+		}
+		if len(w.denied) < deniedMost && !slices.Contains(w.denied, id) {
+			w.denied = append(w.denied, id)
+		}
+		if p == nil {
 			continue
 		}
 		i := slices.IndexFunc(w.asks, func(a ask) bool { return a.p == p && a.state != askRefused })
@@ -502,17 +507,18 @@ func (s *schedule) unwanted(now int64, id peer.ID) {
 	s.settle()
 }
 
-// nobody notes that the fallback has found nobody who has the blocks: as soon as
-// all candidates have said the same they fail.
-func (s *schedule) nobody(now int64, cs ...cid.Cid) {
+// searched notes whom the fallback found for the block c, which may be nobody:
+// when all of these and all candidates have said that they have not got it, it
+// fails.
+func (s *schedule) searched(now int64, c cid.Cid, found ...peer.ID) {
 	s.now = now
-	for _, c := range cs {
-		if w := s.wants[c]; w != nil {
-			w.hopeless = true
-		}
+	if w := s.wants[c]; w != nil {
+		w.searched, w.found = true, found
 	}
-	s.settle()
 }
+
+// deniedMost is how many peers are remembered that have not got a block.
+const deniedMost = 64
 
 // tick looks at the clock: silence, late blocks, wants that need the fallback.
 func (s *schedule) tick(now int64) {

@@ -86,6 +86,8 @@ func say(as []action) (out []string) {
 			out = append(out, fmt.Sprintf("book %s %v%s", string(a.peer), a.event.Kind, duty))
 		case doStall:
 			out = append(out, "stall "+string(a.peer))
+		case doFail:
+			out = append(out, fmt.Sprintf("fail %d", names[a.cid]))
 		}
 	}
 	return out
@@ -354,5 +356,23 @@ func TestPruneBoundsWhatIsRemembered(t *testing.T) {
 	s.tick(start + ms)
 	if len(s.order) > filesKept || len(s.files) > filesKept || len(s.list) > peersKept || len(s.peers) > peersKept {
 		t.Errorf("kept %d files and %d peers", len(s.files), len(s.peers))
+	}
+}
+
+func TestWhatEverybodyLacksFailsSoon(t *testing.T) {
+	s := testSchedule()
+	s.holders(start, key(0), []source{known("a", 20*ms), known("b", 30*ms)})
+	s.want(start, key(0), pieces(key(0))...)
+	s.dontHave(start+20*ms, "a", key(0))
+	s.dontHave(start+60*ms, "b", key(0))
+	s.searched(start+100*ms, key(0), "a", "c") // routing names a stranger too
+	advance(s, start+3*sec)
+	if got := say(s.take()); slices.Contains(got, "fail 0") {
+		t.Errorf("failed though c has said nothing: %q", got)
+	}
+	s.dontHave(start+3*sec, "c", key(0))
+	advance(s, start+4*sec)
+	if got := say(s.take()); !slices.Contains(got, "fail 0") || !s.idle() {
+		t.Errorf("got %q, idle %v; want it to fail", got, s.idle())
 	}
 }

@@ -3,6 +3,7 @@ package bitswap
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -108,6 +109,9 @@ func (e *Exchange) runSearch(ctx context.Context, s *search) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.searching--
+	if !s.done && !e.closed {
+		e.sched.searched(e.now(), s.c, slices.Sorted(maps.Keys(s.known))...)
+	}
 	e.endSearch(s)
 	e.nextSearch()
 }
