@@ -14,7 +14,7 @@ import (
 
 func (c *cli) collateralCmd() *cobra.Command {
 	cmd := group(&cobra.Command{Use: "collateral", Short: "what Intel says of SGX platforms, as the chain keeps it"})
-	cmd.AddCommand(c.collateralSubmitCmd(), c.collateralShowCmd())
+	cmd.AddCommand(c.collateralFetchCmd(), c.collateralSubmitCmd(), c.collateralShowCmd())
 	return cmd
 }
 
