@@ -2,8 +2,10 @@
 export CGO_ENABLED ?= 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 30s
+EGO ?= ego
+EGO_GO ?= ego-go
 
-.PHONY: build test check race fuzz demo run bench bench-retrieval compare vuln clean
+.PHONY: build test check race fuzz demo run bench bench-retrieval enclave enclave-id compare vuln clean
 
 build: ## bin/lode and bin/prover
 	go build -o bin/ ./cmd/...
@@ -36,6 +38,18 @@ bench: ## benchmarks of every room
 
 bench-retrieval: build ## retrieval against the stock, report in bin/bench; QUICK=1: four minutes in place of 45; KUBO=, RAINBOW=: paths of daemons
 	bin/lode bench retrieval $(if $(QUICK),--quick) --out $(or $(OUT),bin/bench) $(ARGS)
+
+enclave: ## bin/enclave/prover for SGX, with EGo 1.9.0; KEY=FILE signs with a key that is there
+	@command -v $(EGO_GO) >/dev/null && command -v $(EGO) >/dev/null || { echo "$(EGO_GO) or $(EGO) is not here: install EGo 1.9.0 as docs/enclave.md says"; exit 1; }
+	mkdir -p bin/enclave
+	CGO_ENABLED=1 $(EGO_GO) build -tags ego -trimpath -buildvcs=false -ldflags=-buildid= -o bin/enclave/prover ./cmd/prover
+	cp cmd/prover/enclave.json bin/enclave/
+	$(if $(KEY),cp $(KEY) bin/enclave/private.pem)
+	cd bin/enclave && $(EGO) sign enclave.json
+
+enclave-id: ## MRENCLAVE and MRSIGNER of bin/enclave/prover, to compare with others'
+	@command -v $(EGO) >/dev/null || { echo "$(EGO) is not here: install EGo 1.9.0 as docs/enclave.md says"; exit 1; }
+	@cd bin/enclave && echo "MRENCLAVE $$($(EGO) uniqueid prover)" && echo "MRSIGNER  $$($(EGO) signerid prover)"
 
 compare: ## our verifier of SGX quotes against oasis-core's, in a module of its own
 	cd test/dcapcompare && go vet ./... && go test -count=1 ./...
