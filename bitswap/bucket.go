@@ -41,6 +41,9 @@ func (b *bucket) spend(now int64, n uint64) {
 	b.level -= int64(min(n, 1<<40)) * secondMicros
 }
 
+// refund gives back what was spent too much.
+func (b *bucket) refund(n uint64) { b.level += int64(min(n, 1<<40)) * secondMicros }
+
 // A pace measures bytes a second over the last second or two.
 type pace struct {
 	from      int64  // when the running second began

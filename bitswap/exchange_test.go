@@ -373,7 +373,7 @@ func TestMetricsAreRegisteredOnceAndFreed(t *testing.T) {
 		t.Errorf("gathered %d families, %v", len(ms), err)
 	}
 	for _, m := range ms {
-		if !strings.HasPrefix(m.GetName(), "lode_bitswap_") {
+		if !strings.HasPrefix(m.GetName(), "lode_bitswap_") && !strings.HasPrefix(m.GetName(), "ipfs_bitswap_") {
 			t.Errorf("metric %s", m.GetName())
 		}
 	}

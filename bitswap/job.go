@@ -6,16 +6,21 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// begin gives l a job.
+// begin gives l a job. Bytes are reserved at once, so that no two jobs are given
+// for the same ones.
 func (q *turns) begin(now int64, l *line, talk bool) decision {
 	l.job = &job{talk: talk, progress: now}
 	l.job.place = q.busy.PushBack(l)
+	d := decision{kind: begin, peer: l.id, waited: -1}
 	if !talk {
-		l.job.held = q.lim.Job
+		d.waited = now - l.since
+		l.job.held = q.lim.Job // until it is known what it takes
 		q.held += l.job.held
+		l.rate.spend(now, uint64(q.lim.Job))
+		q.rate.spend(now, uint64(q.lim.Job))
 	}
 	q.place(now, l)
-	return decision{kind: begin, peer: l.id}
+	return d
 }
 
 // take returns the next block for the job of p, which has so many bytes already.
@@ -54,6 +59,13 @@ func (q *turns) sending(now int64, p peer.ID, bs []blocks.Block) frame {
 	l := q.lines[p]
 	f := frame{answers: l.answers}
 	l.answers = nil
+	for _, a := range f.answers {
+		if a.have {
+			q.count.haves++
+		} else {
+			q.count.nots++
+		}
+	}
 	bytes := 0
 	for i, w := range l.job.taken {
 		if w.state == wishTaken {
@@ -61,7 +73,9 @@ func (q *turns) sending(now int64, p peer.ID, bs []blocks.Block) frame {
 			bytes += len(bs[i].RawData())
 		}
 	}
-	f.pending = clampInt32(l.list.bytes)
+	f.pending = clampInt32(l.list.bytes + uint64(l.list.blind*bytes/max(len(f.blocks), 1)))
+	l.rate.refund(uint64(l.job.held))
+	q.rate.refund(uint64(l.job.held))
 	q.held += bytes - l.job.held
 	l.job.held = bytes
 	q.charge(now, l, uint64(bytes+len(f.answers)*answerCost))
@@ -87,6 +101,7 @@ func (q *turns) charge(now int64, l *line, bytes uint64) {
 	if l.weight > 0 {
 		k = 1
 	}
+	q.classes[k].bytes += bytes
 	q.classes[k].tag += bytes << 10 / max(share, 1)
 }
 
@@ -116,8 +131,10 @@ func (q *turns) done(now int64, p peer.ID, ok bool) {
 		q.forget(l)
 		return
 	case ok:
+		q.count.sent++
 		l.strikes = 0
 	default:
+		q.count.failed++
 		q.clear(l)
 		l.until = now + min(q.lim.BanFirst<<min(l.strikes, 20), q.lim.BanMost)
 		l.strikes++

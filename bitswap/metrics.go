@@ -25,6 +25,8 @@ import (
 //	lode_bitswap_http_total{result}        requests to HTTP providers: block, absent, busy, failed, wrong or refused
 //	lode_bitswap_strategy{strategy}        1 for the strategy of this exchange
 //	lode_bitswap_first_block_seconds       from the start of a fetch to its first block
+//
+// Those of our server are in servermetrics.go.
 type metrics struct {
 	reg prometheus.Registerer
 	wants, duplicates, unwanted, sent,
@@ -81,10 +83,14 @@ func (m *metrics) follow(e *Exchange) {
 		Name: "lode_bitswap_strategy", Help: "The strategy of this exchange.", ConstLabels: prometheus.Labels{"strategy": e.cfg.Strategy},
 	})
 	strategy.Set(1)
-	for _, c := range []prometheus.Collector{open, strategy} {
-		if m.register(c) == nil {
-			m.all = append(m.all, c)
-		}
+	m.add(open)
+	m.add(strategy)
+}
+
+// add registers c, unless its names are taken.
+func (m *metrics) add(c prometheus.Collector) {
+	if m.register(c) == nil {
+		m.all = append(m.all, c)
 	}
 }
 

@@ -4,11 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math/bits"
-	"time"
-
 	libnet "github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"math/bits"
 
 	"github.com/lode-node/lode/credit"
 )
@@ -75,18 +73,15 @@ func (e *Exchange) serving() blockServer {
 	if weight == nil {
 		weight = e.weight
 	}
-	return newServer(e.ctx, serveConfig{
+	s := newServer(e.ctx, serveConfig{
 		limits: c.limits(), blocks: e.cfg.Blocks, weight: weight, refuse: e.cfg.Refuse, silent: c.NoDontHave,
 		open:       func(ctx context.Context, p peer.ID) (sink, error) { return openReply(ctx, e.cfg.Host, p) },
 		connected:  func(p peer.ID) bool { return e.cfg.Host.Network().Connectedness(p) == libnet.Connected },
-		sent:       e.booked,
+		sent:       e.gave,
 		perMessage: c.StreamPerMessage, lookers: lookersMost, log: e.log,
 	})
-}
-
-// booked books a message of our server.
-func (e *Exchange) booked(p peer.ID, f *frame, took time.Duration) {
-	e.gave(p, len(f.blocks), f.bytes())
+	e.m.add(s.metrics)
+	return s
 }
 
 // gave books blocks given to p.

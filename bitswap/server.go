@@ -43,7 +43,7 @@ type serveConfig struct {
 	// refuse is Config.Refuse; nil refuses nothing.
 	refuse func(p peer.ID, c cid.Cid) bool
 	// sent hears what a peer was given.
-	sent       func(p peer.ID, f *frame, took time.Duration)
+	sent       func(p peer.ID, blocks, bytes int)
 	silent     bool // says no DONT_HAVE
 	perMessage bool
 	lookers    int // lookups of presence at once
@@ -65,6 +65,8 @@ type server struct {
 	replies map[peer.ID]*reply
 	timer   *time.Timer
 	lookers int
+	loading int // messages that are read from the store
+	metrics *serverCollector
 }
 
 var _ blockServer = (*server)(nil)
@@ -74,6 +76,7 @@ func newServer(ctx context.Context, cfg serveConfig) *server {
 	cfg.limits.Slots = max(cfg.limits.Slots, 4*runtime.GOMAXPROCS(0))
 	s := &server{cfg: cfg, start: time.Now(), q: newTurns(cfg.limits), replies: map[peer.ID]*reply{}}
 	s.ctx, s.cancel = context.WithCancel(ctx)
+	s.metrics = newServerCollector(s)
 	s.timer = time.AfterFunc(time.Hour, s.wake)
 	s.timer.Stop()
 	return s
@@ -179,6 +182,10 @@ func (s *server) pump() {
 		switch d.kind {
 		case begin:
 			r := s.reply(d.peer)
+			s.loading++
+			if d.waited >= 0 {
+				s.metrics.waits.Observe(float64(d.waited) / secondMicros)
+			}
 			s.spawn(func() { s.serve(d.peer, r) })
 			continue
 		case giveUp:
@@ -244,6 +251,7 @@ func (s *server) serve(p peer.ID, r *reply) {
 	began := time.Now()
 	bs := s.load(p)
 	s.mu.Lock()
+	s.loading--
 	f := s.q.sending(s.now(), p, bs)
 	s.mu.Unlock()
 	err := error(nil)
@@ -257,7 +265,10 @@ func (s *server) serve(p peer.ID, r *reply) {
 	if err != nil {
 		s.cfg.log.Debug("answer not sent", "peer", p, "err", err)
 	} else {
-		s.cfg.sent(p, &f, time.Since(began))
+		took := time.Since(began)
+		s.metrics.sentBytes.Observe(float64(f.bytes() + len(f.answers)*answerCost))
+		s.metrics.sendTimes.Observe(took.Seconds())
+		s.cfg.sent(p, len(f.blocks), f.bytes())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

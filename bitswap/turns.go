@@ -57,6 +57,20 @@ type class struct {
 	waiting lineHeap
 	tag     uint64 // what the class was given by its share
 	v       uint64 // tag of the peer last served
+	bytes   uint64 // given in all
+}
+
+// counts are of what happened since the start.
+type counts struct {
+	dropped  uint64 // wants left out or pushed out
+	refused  uint64 // wants
+	promoted uint64 // turns given for a long wait
+	lookups  uint64
+	haves    uint64 // answers
+	nots     uint64 // answers
+	sent     uint64 // messages
+	failed   uint64 // messages
+	givenUp  uint64 // messages, of those that failed
 }
 
 // turns decides who is served next (spec §7.4): weighted deficit round robin,
@@ -83,7 +97,7 @@ type turns struct {
 	rate    bucket
 	lookups bucket
 	flow    pace
-	dropped uint64 // wants that were left out or pushed out
+	count   counts
 }
 
 func newTurns(lim serveLimits) *turns {
@@ -156,9 +170,10 @@ func (q *turns) enter(now int64, l *line, in bool) {
 // A decision is what to do next: begin a job for a peer, give one up, or wait
 // until a time, 0 for as long as nothing happens.
 type decision struct {
-	kind  decisionKind
-	peer  peer.ID
-	until int64
+	kind   decisionKind
+	peer   peer.ID
+	until  int64
+	waited int64 // by the peer whose turn it is, -1 for answers alone
 }
 
 type decisionKind uint8
@@ -201,6 +216,7 @@ func (q *turns) next(now int64) decision {
 		if t := l.job.progress + q.patience(now); t > now {
 			return wait.before(t)
 		}
+		q.count.givenUp++
 		q.held -= l.job.held // it is told once
 		l.job.held, l.job.progress = 0, now
 		q.busy.MoveToBack(l.job.place)
@@ -248,6 +264,7 @@ func (q *turns) patience(now int64) int64 {
 func (q *turns) pick(now int64) *line {
 	if l := q.since.ls[0]; now-l.since >= q.lim.Promote && !q.promoted {
 		q.promoted = true
+		q.count.promoted++
 		return l
 	}
 	q.promoted = false

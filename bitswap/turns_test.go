@@ -218,12 +218,14 @@ func (w *town) check() {
 		if waits := l.at[lineTurn] >= 0; waits != (l.at[lineSince] >= 0) {
 			w.t.Fatalf("%s waits for its turn: %v, and its age is followed: %v", l.id, waits, !waits)
 		}
-		bytes := uint64(0)
+		bytes, blind := uint64(0), 0
 		for _, x := range l.list.heap[byTurn].ws {
-			bytes += uint64(x.size)
+			if bytes += uint64(x.size); x.state == wishUnknown {
+				blind++
+			}
 		}
-		if bytes != l.list.bytes {
-			w.t.Fatalf("%s has %d bytes pending, says %d", l.id, bytes, l.list.bytes)
+		if bytes != l.list.bytes || blind != l.list.blind {
+			w.t.Fatalf("%s has %d bytes and %d blocks pending, says %d and %d", l.id, bytes, blind, l.list.bytes, l.list.blind)
 		}
 		if len(l.list.heap[byTurn].ws) > 0 && l.job == nil && l.at[lineTurn] < 0 && l.at[lineWake] < 0 {
 			w.t.Fatalf("%s has wants and waits for nothing", l.id)

@@ -113,6 +113,7 @@ type wishlist struct {
 	heap  [heaps]wishHeap
 	seq   uint64
 	bytes uint64 // of blocks to be sent whose size is known
+	blind int    // blocks to be sent whose size is not
 }
 
 func newWishlist() *wishlist {
@@ -181,11 +182,17 @@ func (l *wishlist) renew(w *wish, e entry) {
 func (l *wishlist) settle(w *wish, state wishState, size int) {
 	if w.at[byTurn] >= 0 {
 		l.bytes -= uint64(w.size)
+		if w.state == wishUnknown {
+			l.blind--
+		}
 	}
 	w.state, w.size = state, size
 	turn := !w.ask && (state == wishUnknown || state == wishHere)
 	if turn {
 		l.bytes += uint64(size)
+		if state == wishUnknown {
+			l.blind++
+		}
 	}
 	l.heap[byTurn].set(w, turn)
 	l.heap[byAge].set(w, state == wishUnknown)

@@ -26,6 +26,7 @@ func (q *turns) receive(now int64, p peer.ID, weight uint64, full bool, es []ent
 				q.remove(l, w)
 			}
 		case e.refused:
+			q.count.refused++
 			if w != nil {
 				q.remove(l, w)
 			}
@@ -62,7 +63,7 @@ func (q *turns) shed(now int64) {
 		}
 		for range n {
 			q.remove(long, spare.first())
-			q.dropped++
+			q.count.dropped++
 		}
 		q.place(now, long)
 	}
@@ -91,7 +92,7 @@ func (q *turns) put(l *line, e entry) {
 		q.unwait(l, gone)
 	}
 	if gone != nil || !ok {
-		q.dropped++
+		q.count.dropped++
 	}
 	q.wants += len(l.list.all) - before
 }
@@ -182,6 +183,7 @@ func (q *turns) lookupsFor(now int64) (p peer.ID, cs []cid.Cid, until int64) {
 		for len(ws.ws) > 0 && len(cs) < q.lim.LookupBatch && l.looks.when(now) <= now {
 			w := heap.Pop(ws).(*wish)
 			cs = append(cs, w.c)
+			q.count.lookups++
 			l.looks.spend(now, 1)
 			q.lookups.spend(now, 1)
 		}

@@ -180,8 +180,8 @@ func TestOverflowIsByPriority(t *testing.T) {
 	if got := list(); !slices.Equal(got, []cid.Cid{name(1), name(2), name(5), name(7)}) || len(q.absent) != 0 {
 		t.Errorf("beside one that is not here: %v", got)
 	}
-	if q.dropped != 4 || q.wants != 4 {
-		t.Errorf("%d dropped, %d wants", q.dropped, q.wants)
+	if q.count.dropped != 4 || q.wants != 4 {
+		t.Errorf("%d dropped, %d wants", q.count.dropped, q.wants)
 	}
 }
 
