@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 EGO ?= ego
 EGO_GO ?= ego-go
 
-.PHONY: build test check race fuzz demo run bench bench-retrieval enclave enclave-id compare vuln clean
+.PHONY: build test check race fuzz demo run bench bench-retrieval interop enclave enclave-id compare vuln clean
 
 build: ## bin/lode and bin/prover
 	go build -o bin/ ./cmd/...
@@ -38,6 +38,10 @@ bench: ## benchmarks of every room
 
 bench-retrieval: build ## retrieval against the stock, report in bin/bench; QUICK=1: four minutes in place of 45; KUBO=, RAINBOW=: paths of daemons
 	bin/lode bench retrieval $(if $(QUICK),--quick) --out $(or $(OUT),bin/bench) $(ARGS)
+
+interop: ## 100 MiB both ways with a real kubo daemon: KUBO=path of an ipfs binary
+	@test -x "$(KUBO)" || { echo "make interop KUBO=PATH: PATH is to be an ipfs binary (kubo v0.43), got \"$(KUBO)\""; exit 2; }
+	KUBO="$(abspath $(KUBO))" go test ./test -run '^TestInterop$$' -count 1 -v
 
 enclave: ## bin/enclave/prover for SGX, with EGo 1.9.0; KEY=FILE signs with a key that is there
 	@command -v $(EGO_GO) >/dev/null && command -v $(EGO) >/dev/null || { echo "$(EGO_GO) or $(EGO) is not here: install EGo 1.9.0 as docs/enclave.md says"; exit 1; }
