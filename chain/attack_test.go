@@ -206,3 +206,13 @@ func TestStandingNamesTheOwnerOfNow(t *testing.T) {
 		t.Errorf("standing %+v, want it its own owner", st)
 	}
 }
+
+func guaranteeMsg(t *testing.T, target string, x coin.Amount) gpos.Msg {
+	t.Helper()
+	return gpos.Msg{Guarantee: &gpos.Guarantee{Target: testID(t, target), Amount: x}}
+}
+
+func payoutMsg(t *testing.T, who string, era gpos.Era) gpos.Msg {
+	t.Helper()
+	return gpos.Msg{Payout: &gpos.Payout{Account: testID(t, who), Era: era}}
+}

@@ -68,6 +68,7 @@ func (s *state) saveFile(root cid.Cid, old, f market.File, e market.Effects) {
 		marketPrices.set(s, pricesKey, pr)
 	}
 	s.requeue(root, old, f, e)
+	s.indexPayers(root, old, f, e)
 	s.tell(root, f, e)
 	if e.Closed {
 		files.del(s, root)

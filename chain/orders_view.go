@@ -2,6 +2,7 @@ package chain
 
 import (
 	"iter"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -27,6 +28,52 @@ func (v *View) Files() iter.Seq[market.File] {
 	}
 }
 
+// payerIndex names the orders of those who pay for them. It is for listings: no
+// rule reads it, so it is not proved (spec §1.6).
+var payerIndex = table[both[peer.ID, cid.Cid], struct{}]{keyPayer, join(whoKey, rootKey)}
+
+// indexPayers keeps payerIndex in step with a file.
+func (s *state) indexPayers(root cid.Cid, old, f market.File, e market.Effects) {
+	before, after := payersOf(old), payersOf(f)
+	if e.Closed {
+		after = nil
+	}
+	for _, who := range before {
+		if !slices.Contains(after, who) {
+			payerIndex.del(s, both[peer.ID, cid.Cid]{who, root})
+		}
+	}
+	for _, who := range after {
+		if !slices.Contains(before, who) {
+			payerIndex.set(s, both[peer.ID, cid.Cid]{who, root}, struct{}{})
+		}
+	}
+}
+
+// payersOf returns who has paid for a file, as far as its record remembers.
+func payersOf(f market.File) []peer.ID {
+	out := slices.Clone(f.Payers)
+	for _, y := range f.Payments {
+		if !slices.Contains(out, y.Payer) {
+			out = append(out, y.Payer)
+		}
+	}
+	if f.Prepaid != nil && !slices.Contains(out, f.Prepaid.Payer) {
+		out = append(out, f.Prepaid.Payer)
+	}
+	return out
+}
+
+// OrdersOf goes through the orders that an account pays for, by root: of a live
+// file those of the first payers and the prepayer (spec §5.2).
+func (v *View) OrdersOf(payer peer.ID) iter.Seq[market.File] {
+	return func(yield func(market.File) bool) {
+		payerIndex.under(v.source, whoKey.put(nil, payer), func(k both[peer.ID, cid.Cid], _ struct{}) bool {
+			return yield(files.must(v.source, k.B))
+		})
+	}
+}
+
 // Pending goes through the orders that nobody has proved yet, those first whose
 // next refund is due first (spec §5.2).
 func (v *View) Pending() iter.Seq[market.File] {
@@ -44,6 +91,58 @@ func (v *View) Price() market.Prices { return pricesOf(v.source, v.params) }
 // tip and transaction fee aside (spec §5.1).
 func (v *View) Quote(size uint64, blocks int64) (market.Quote, error) {
 	return v.params.Market.Quote(v.Price(), size, blocks)
+}
+
+// An Offer is what an order would cost and do if it were placed in the next
+// block, in grains. Prices may move before it is.
+type Offer struct {
+	market.Quote
+	Tip     coin.Amount  `json:"tip"`
+	Fee     coin.Amount  `json:"fee"`      // of the transaction, for one of this length
+	Staking coin.Amount  `json:"staking"`  // of the total and tip, what goes to the stakers
+	Pool    coin.Amount  `json:"pool"`     // to those who keep the file, the tip included
+	Reserve coin.Amount  `json:"reserve"`  // to the reserve, the base included
+	State   market.State `json:"state"`    // of the order as it stands
+	Size    uint64       `json:"size"`     // bytes that are paid for: what is proved, once it is
+	Expiry  int64        `json:"expiry"`   // of the file with it; of one that is not live, if it were proved in this slot
+	PerSlot coin.Amount  `json:"per_slot"` // that one of the paid places would earn each slot
+}
+
+// Offer says what the order m of payer would cost and do now, or why the chain
+// would refuse it; what the payer has is not asked (spec §5.1, §5.5).
+func (v *View) Offer(payer peer.ID, m market.Place) (Offer, error) {
+	s := v.scratch()
+	p, now := v.params.Market, s.now()
+	old, _ := v.File(m.Root.Cid())
+	f, e, err := p.Place(old, payer, m, now)
+	if err != nil {
+		return Offer{}, refuse(CodeRefused, "order %v: %v", m.Root, err)
+	}
+	out := Offer{Tip: m.Tip, State: old.State, Size: m.Size}
+	if old.State == market.Live || old.State == market.Expired {
+		out.Size = f.Size
+	}
+	if out.Quote, err = p.Quote(now.Prices, out.Size, m.Blocks); err != nil {
+		return Offer{}, refuse(CodeRefused, "order %v: %v", m.Root, err)
+	}
+	if f.State == market.Pending { // as if the first proof came at once
+		if f, _, err = p.Prove(market.File{Root: m.Root, State: market.Pending, Payments: []market.Payment{{
+			Payer: payer, Size: out.Size, Bytes: out.Bytes, Key: out.Key, Tip: m.Tip, Blocks: m.Blocks, Height: now.Height,
+		}}}, market.Claim{Node: payer, Owner: payer, Size: out.Size}, now); err != nil {
+			return Offer{}, err
+		}
+	}
+	out.Staking = out.Amount().Part(p.StakingShare, 1_000_000)
+	out.Pool = out.Amount().Part(p.PoolShare, 1_000_000) + m.Tip
+	out.Reserve = e.Take - out.Staking - out.Pool
+	out.Expiry = f.Expiry
+	if f.Rate.Parts > 0 {
+		out.PerSlot = f.Rate.Pool.Part(1, f.Rate.Parts)
+	}
+	body := Body{ChainID: v.chain.ChainID, Sender: payer, Nonce: 1 << 20, Fee: out.Total, Msg: Msg{Market: &market.Msg{Place: &m}}}
+	const around = 70 // bytes of a signature and of what holds it and the body
+	out.Fee = v.params.Fees.Cost(Tx{Body: body, Size: len(encode(body)) + around})
+	return out, nil
 }
 
 // A Pay is what a node has earned and not collected, in grains (spec §5.4).

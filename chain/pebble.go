@@ -48,7 +48,9 @@ func physical(key []byte) []byte {
 }
 
 // derived reports whether key is outside the tree.
-func derived(key []byte) bool { return len(key) > 1 && string(key[:2]) == keyHolder }
+func derived(key []byte) bool {
+	return len(key) > 1 && (string(key[:2]) == keyHolder || string(key[:2]) == keyPayer)
+}
 
 // A flat reads state keys from a pebble reader: the database itself for the one
 // goroutine that makes blocks, a snapshot for everybody else.

@@ -45,10 +45,10 @@ func (s *state) stake(sender peer.ID, m *gpos.Msg) error {
 		return s.bond(sender, next, m.BondExtra.Amount, err)
 	case m.Unbond != nil:
 		next, err := p.Unbond(own, m.Unbond.Amount, now)
-		return s.setStakeIf(sender, next, err)
+		return s.setStakeIf(sender, next, err, Event{Kind: "unbonded", Amount: own.Active - next.Active})
 	case m.Rebond != nil:
 		next, err := p.Rebond(own, m.Rebond.Amount)
-		return s.setStakeIf(sender, next, err)
+		return s.setStakeIf(sender, next, err, Event{Kind: "rebonded", Amount: m.Rebond.Amount})
 	case m.Withdraw != nil:
 		return s.withdraw(sender, own)
 	case m.Validate != nil:
@@ -78,7 +78,7 @@ func (s *state) stake(sender peer.ID, m *gpos.Msg) error {
 		return s.payout(m.Payout.Account, m.Payout.Era)
 	}
 	next, err := p.Unjail(own, now)
-	return s.setStakeIf(sender, next, err)
+	return s.setStakeIf(sender, next, err, Event{Kind: "unjailed"})
 }
 
 // setStake keeps st, or nothing if it says nothing (spec §9.6).
@@ -90,9 +90,12 @@ func (s *state) setStake(who peer.ID, st gpos.Stake) {
 	stakes.set(s, who, st)
 }
 
-func (s *state) setStakeIf(who peer.ID, st gpos.Stake, err error) error {
+// setStakeIf keeps st and tells e of who, if the rule gave no error.
+func (s *state) setStakeIf(who peer.ID, st gpos.Stake, err error, e Event) error {
 	if err == nil {
 		s.setStake(who, st)
+		e.Who = who
+		s.emit(e)
 	}
 	return err
 }

@@ -33,8 +33,9 @@ const (
 	keyWork     = "w/" // …                                work.go, attest.go, collateral.go: one letter a table
 	keyFree     = "y/" // node → slot of its free report   fees.go
 
-	// Derived: in the flat view only, bound to the tree by keyDigest.
+	// Derived: in the flat view only. What rules read is bound to the tree by keyDigest.
 	keyHolder = "i/" // root, node → replica               index.go
+	keyPayer  = "z/" // who, root → nothing                orders_view.go; no rule reads it
 )
 
 // A source answers by key from one height. A key that is absent is no error;

@@ -68,7 +68,7 @@ func joinClose(err error, db *pebble.DB) error {
 }
 
 func (st *store) clear() error {
-	for _, space := range []string{"v/", keyHolder, localBlock, localTx} {
+	for _, space := range []string{"v/", keyHolder, keyPayer, localBlock, localTx, localHistory} {
 		if err := st.db.DeleteRange([]byte(space), past([]byte(space)), pebble.Sync); err != nil {
 			return joinClose(fmt.Errorf("clear state: %w", err), st.db)
 		}
@@ -128,6 +128,7 @@ func (st *store) commitView(o *overlay, b Block) error {
 	})
 	write([]byte(localHeight), binary.BigEndian.AppendUint64(nil, uint64(b.Height)))
 	write(blockKey(b.Height), encode(b))
+	eachPast(b, func(key []byte, kind string) { write(key, []byte(kind)) })
 	for _, r := range b.Txs {
 		write(txKey(r.Hash), encode(r))
 	}
@@ -143,6 +144,7 @@ func (st *store) commitView(o *overlay, b Block) error {
 
 // forget drops the block at height and its results.
 func (st *store) forget(batch *pebble.Batch, height int64) error {
+	var err error
 	old, ok := readBlock(st.db, height)
 	if !ok {
 		return nil
@@ -151,6 +153,14 @@ func (st *store) forget(batch *pebble.Batch, height int64) error {
 		if err := batch.Delete(txKey(r.Hash), nil); err != nil {
 			return err
 		}
+	}
+	eachPast(old, func(key []byte, _ string) {
+		if e := batch.Delete(key, nil); err == nil {
+			err = e
+		}
+	})
+	if err != nil {
+		return err
 	}
 	return batch.Delete(blockKey(height), nil)
 }

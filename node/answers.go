@@ -108,15 +108,20 @@ type (
 		Free   coin.Amount `json:"free"`
 	}
 
-	// QuoteAnswer is GET quote?size=&blocks=.
+	// QuoteAnswer is GET quote?size=&blocks=[&root=][&tip=][&account=]: what an
+	// order would cost and do now. Without a root it is one for a new file.
 	QuoteAnswer struct {
-		Height   int64       `json:"height"`
-		Size     uint64      `json:"size"`
-		Duration int64       `json:"blocks"` // length of the order
-		Base     coin.Amount `json:"base"`
-		Bytes    coin.Amount `json:"bytes"`
-		Key      coin.Amount `json:"key"`
-		Total    coin.Amount `json:"total"`
+		Height   int64 `json:"height"`
+		Duration int64 `json:"blocks"` // length of the order
+		chain.Offer
+	}
+
+	// HistoryAnswer is GET accounts/{id}/history and orders/{cid}/history, both
+	// with [?kind=a,b][&before=HEIGHT][&limit=]: the newest first, as far back as
+	// this node keeps blocks.
+	HistoryAnswer struct {
+		Height int64        `json:"height"`
+		Events []chain.Past `json:"events"`
 	}
 
 	// OrdersAnswer is GET orders[?account=]; OrderAnswer is GET orders/{cid}.
@@ -161,6 +166,7 @@ type (
 		Seated  bool        `json:"seated"`  // holds a paid place
 		Last    mpow.Slot   `json:"last"`    // slot of its node's last report
 		Accrued coin.Amount `json:"accrued"` // booked and not collected, vested or not
+		Bonus   uint64      `json:"bonus"`   // bytes of storage power above the file's size (spec §5.7)
 	}
 
 	// HoldersAnswer is GET holders/{cid}: who owes the content (spec §6.1).

@@ -58,13 +58,18 @@ func (n *Node) api() http.Handler {
 	get("genesis", n.getGenesis)
 	get("tx/{hash}", n.getTx)
 	get("accounts/{id}", n.getAccount)
+	get("accounts/{id}/history", n.getAccountHistory)
 	get("quote", n.getQuote)
 	get("orders", n.getOrders)
 	get("orders/{cid}", n.getOrder)
+	get("orders/{cid}/history", n.getOrderHistory)
 	get("holders/{cid}", n.getHolders)
 	get("nodes", n.getNodes)
 	get("nodes/{id}", n.getNode)
 	get("stake/{id}", n.getStake)
+	get("stake/{id}/payouts", n.getPayouts)
+	get("limit", n.getLimit)
+	get("era", n.getEra)
 	get("validators", n.getValidators)
 	get("peers", n.getPeers)
 	get("supply", n.getSupply)
@@ -161,6 +166,19 @@ func queryNumber(r *http.Request, name string) (uint64, error) {
 		return 0, badRequest("%s=%q: want a whole number", name, s)
 	}
 	return v, nil
+}
+
+// queryAccount reads an account that may be left out: then it is empty.
+func queryAccount(r *http.Request, name string) (peer.ID, error) {
+	s := r.URL.Query().Get(name)
+	if s == "" {
+		return "", nil
+	}
+	id, err := peer.Decode(s)
+	if err != nil {
+		return "", badRequest("%s=%q: %v", name, s, err)
+	}
+	return id, nil
 }
 
 // postTx sends a signed transaction and waits for its block.

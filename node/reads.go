@@ -8,10 +8,13 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multihash"
 
 	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
 )
@@ -87,28 +90,102 @@ func (n *Node) getQuote(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := n.chain.View()
-	q, err := v.Quote(size, int64(blocks))
-	if err != nil {
-		return nil, &failure{status: http.StatusUnprocessableEntity, code: chain.CodeRefused, text: err.Error()}
+	m := market.Place{Root: anyRoot.Bytes(), Size: size, Blocks: int64(blocks)}
+	if text := r.URL.Query().Get("root"); text != "" {
+		c, err := cid.Decode(text)
+		if err != nil {
+			return nil, badRequest("root=%q: %v", text, err)
+		}
+		m.Root = cid.NewCidV1(c.Type(), c.Hash()).Bytes()
 	}
-	return QuoteAnswer{Height: v.Height(), Size: size, Duration: int64(blocks), Base: q.Base, Bytes: q.Bytes, Key: q.Key, Total: q.Total}, nil
+	if r.URL.Query().Get("tip") != "" {
+		tip, err := queryNumber(r, "tip")
+		if err != nil {
+			return nil, err
+		}
+		m.Tip = coin.Amount(tip)
+	}
+	payer, err := queryAccount(r, "account")
+	if err != nil {
+		return nil, err
+	}
+	if payer == "" {
+		payer = n.id
+	}
+	v := n.chain.View()
+	offer, err := v.Offer(payer, m)
+	if err != nil {
+		return nil, err
+	}
+	return QuoteAnswer{Height: v.Height(), Duration: int64(blocks), Offer: offer}, nil
+}
+
+// anyRoot stands for a file that nobody has ordered, in quotes without a root.
+var anyRoot = func() cid.Cid {
+	h, err := multihash.Sum([]byte("lode/quote/v1: a file that nobody has ordered"), multihash.SHA2_256, -1)
+	if err != nil {
+		panic("node: " + err.Error())
+	}
+	return cid.NewCidV1(cid.Raw, h)
+}()
+
+// maxHistory is the most events of one answer.
+const maxHistory = 1000
+
+// past reads the query of a history and answers it.
+func (n *Node) past(r *http.Request, of func(v *chain.View, kinds []string, before int64, limit int) []chain.Past) (any, error) {
+	v, q := n.chain.View(), r.URL.Query()
+	limit, before := uint64(100), uint64(v.Height()+1)
+	for name, x := range map[string]*uint64{"limit": &limit, "before": &before} {
+		if q.Get(name) != "" {
+			var err error
+			if *x, err = queryNumber(r, name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if limit > maxHistory {
+		return nil, badRequest("limit=%d: at most %d; go on with before=HEIGHT of the last one", limit, maxHistory)
+	}
+	var kinds []string
+	if k := q.Get("kind"); k != "" {
+		kinds = strings.Split(k, ",")
+	}
+	return HistoryAnswer{Height: v.Height(), Events: of(v, kinds, int64(before), int(limit))}, nil
+}
+
+func (n *Node) getAccountHistory(r *http.Request) (any, error) {
+	id, err := pathID(r)
+	if err != nil {
+		return nil, err
+	}
+	return n.past(r, func(v *chain.View, kinds []string, before int64, limit int) []chain.Past {
+		return v.AccountHistory(id, kinds, before, limit)
+	})
+}
+
+func (n *Node) getOrderHistory(r *http.Request) (any, error) {
+	c, err := pathCID(r)
+	if err != nil {
+		return nil, err
+	}
+	return n.past(r, func(v *chain.View, kinds []string, before int64, limit int) []chain.Past {
+		return v.OrderHistory(c, kinds, before, limit)
+	})
 }
 
 func (n *Node) getOrders(r *http.Request) (any, error) {
-	var payer peer.ID
-	if s := r.URL.Query().Get("account"); s != "" {
-		var err error
-		if payer, err = peer.Decode(s); err != nil {
-			return nil, badRequest("account=%q: %v", s, err)
-		}
+	payer, err := queryAccount(r, "account")
+	if err != nil {
+		return nil, err
 	}
 	v := n.chain.View()
-	a := OrdersAnswer{Height: v.Height(), Orders: []Order{}}
-	for f := range v.Files() {
-		if o := n.order(v, f); payer == "" || slices.Contains(o.Payers, payer) {
-			a.Orders = append(a.Orders, o)
-		}
+	a, all := OrdersAnswer{Height: v.Height(), Orders: []Order{}}, v.Files()
+	if payer != "" {
+		all = v.OrdersOf(payer)
+	}
+	for f := range all {
+		a.Orders = append(a.Orders, n.order(v, f))
 	}
 	return a, nil
 }
@@ -147,7 +224,7 @@ func (n *Node) order(v *chain.View, f market.File) Order {
 		o.RefundAt = p.Market.RefundAt(f)
 	}
 	for _, r := range f.Replicas {
-		e := Replica{Node: r.Node, Owner: r.Owner, Since: p.SlotOf(r.Height), Seated: r.Seat != nil, Accrued: r.Vest.Sum()}
+		e := Replica{Node: r.Node, Owner: r.Owner, Since: p.SlotOf(r.Height), Seated: r.Seat != nil, Accrued: r.Vest.Sum(), Bonus: r.Bonus}
 		if node, ok := v.Node(r.Node); ok {
 			e.Kind, e.Last = node.Kind.String(), node.LastSlot
 		}

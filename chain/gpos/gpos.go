@@ -157,12 +157,17 @@ func (p Params) Limit(own, total uint64, effective, supply coin.Amount) coin.Amo
 	if own == 0 {
 		return 0
 	}
-	l := TotalLimit(effective, supply)
-	// Stage one while total·GrainsPerTiB < L·2^40, both through 128 bits.
-	wHi, wLo := bits.Mul64(total, p.GrainsPerTiB)
-	lHi, lLo := bits.Mul64(uint64(l), tib)
-	if wHi < lHi || wHi == lHi && wLo < lLo {
+	if !p.Plentiful(total, effective, supply) {
 		return coin.Amount(coin.MulDiv(own, p.GrainsPerTiB, tib))
 	}
-	return coin.Amount(coin.MulDiv(own, uint64(l), total))
+	return coin.Amount(coin.MulDiv(own, uint64(TotalLimit(effective, supply)), total))
+}
+
+// Plentiful reports whether a workload of total bytes carries all that may count,
+// so that limits are shares of it: stage two. Stage one is while
+// total·GrainsPerTiB < L·2^40, both through 128 bits (spec §4.1).
+func (p Params) Plentiful(total uint64, effective, supply coin.Amount) bool {
+	wHi, wLo := bits.Mul64(total, p.GrainsPerTiB)
+	lHi, lLo := bits.Mul64(uint64(TotalLimit(effective, supply)), tib)
+	return wHi > lHi || wHi == lHi && wLo >= lLo
 }

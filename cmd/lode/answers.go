@@ -26,6 +26,10 @@ type (
 	fetchesAnswer    = node.FetchesAnswer
 	supplyAnswer     = node.SupplyAnswer
 	collateralAnswer = node.CollateralAnswer
+	historyAnswer    = node.HistoryAnswer
+	limitAnswer      = node.LimitAnswer
+	payoutsAnswer    = node.PayoutsAnswer
+	eraAnswer        = node.EraAnswer
 
 	proposalsAnswer   = node.ProposalsAnswer
 	proposalAnswer    = node.ProposalAnswer

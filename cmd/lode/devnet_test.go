@@ -9,19 +9,22 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/mpow"
 	"github.com/lode-node/lode/mpow/quote/quotetest"
 	"github.com/lode-node/lode/node"
 )
 
 // TestDevnetScripts plays the program against nodes that run: "devnet N E" starts N storage nodes and E edges in this
 // process, gives the home a key "user" with money, and names the last node's API in $LODE_NODE. "field VAR NAME" puts a
-// field of the last JSON output into a variable.
+// field of the last JSON output into a variable. "slots N" waits until the chain is N slots further.
 func TestDevnetScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/devnet",
@@ -33,7 +36,7 @@ func TestDevnetScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "devnet": startDevnet, "field": field,
+			"exits": exits, "devnet": startDevnet, "field": field, "slots": slots,
 		},
 	})
 }
@@ -63,8 +66,12 @@ func startDevnet(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Logf("devnet: %v", err)
 		}
 	})
+	running.Store(ts, d)
 	ts.Check(node.SaveKey(filepath.Join(ts.Getenv("LODE_HOME"), "keys", "user"), d.Users[0]))
 	ts.Check(node.SaveKey(ts.MkAbs("node0.key"), d.Keys[0])) // the validator, for scripts that vote
+	for i, key := range d.Keys[1:] {
+		ts.Check(node.SaveKey(ts.MkAbs("node"+strconv.Itoa(i+1)+".key"), key))
+	}
 	for i, n := range d.Nodes {
 		socket := ts.MkAbs("api" + strconv.Itoa(i))
 		l, err := net.Listen("unix", socket)
@@ -94,6 +101,25 @@ func intel(ts *testscript.TestScript, g *chain.Genesis) {
 	b, err := json.Marshal(f.Collateral)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("collateral.json"), b, 0o600))
+}
+
+// running holds the devnet of each script: scripts run side by side.
+var running sync.Map
+
+// slots is the command "slots".
+func slots(ts *testscript.TestScript, neg bool, args []string) {
+	d, ok := running.Load(ts)
+	if neg || !ok || len(args) != 1 {
+		ts.Fatalf("usage, on a devnet: slots N")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	c := d.(*node.Net).Nodes[0].Chain()
+	v := c.View()
+	_, err = c.Next(ctx, v.Params().Start(v.Slot()+mpow.Slot(n)))
+	ts.Check(err)
 }
 
 // field is the command "field".

@@ -15,7 +15,7 @@ import (
 
 func (c *cli) orderCmd() *cobra.Command {
 	cmd := group(&cobra.Command{Use: "order", Short: "order storage for content, look at orders"})
-	cmd.AddCommand(c.orderPlaceCmd(), c.orderQuoteCmd(), c.orderShowCmd(), c.orderListCmd(), c.orderCancelCmd(), c.orderSettleCmd())
+	cmd.AddCommand(c.orderPlaceCmd(), c.orderQuoteCmd(), c.orderShowCmd(), c.orderHistoryCmd(), c.orderListCmd(), c.orderCancelCmd(), c.orderSettleCmd())
 	return cmd
 }
 
@@ -122,32 +122,61 @@ func (cl *client) length(ctx ctxt, blocks int64) (int64, error) {
 }
 
 func (c *cli) orderQuoteCmd() *cobra.Command {
-	var sizeText string
+	var sizeText, tipText string
 	var blocks int64
-	cmd := &cobra.Command{Use: "quote --size SIZE", Short: "what an order would cost now", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
-		if sizeText == "" {
-			return usage("say for what: --size 64MiB")
-		}
-		n, err := parseSize("--size", sizeText)
-		if err != nil {
-			return err
-		}
-		ctx, cancel := c.within(cmd.Context(), askTime)
-		defer cancel()
-		cl, err := c.client()
-		if err != nil {
-			return err
-		}
-		if blocks, err = cl.length(ctx, blocks); err != nil {
-			return err
-		}
-		return ask(c, cmd, fmt.Sprintf("/quote?size=%d&blocks=%d", n, blocks), func(w io.Writer, q quoteAnswer) {
-			fields(w, "size", size(n), "blocks", blocks, "base fee", q.Base, "for the bytes", q.Bytes, "for the key", q.Key, "total", q.Total)
-		})
-	}}
+	cmd := &cobra.Command{
+		Use:   "quote [CID] --size SIZE",
+		Short: "what an order would cost and do now",
+		Long:  "Quote says what an order would cost now, where the money would go, and what a holder would earn of it. With CID it is about the order that runs for it.",
+		Args:  nargs(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if sizeText == "" {
+				return usage("say for what: --size 64MiB")
+			}
+			n, err := parseSize("--size", sizeText)
+			if err != nil {
+				return err
+			}
+			tip := coin.Amount(0)
+			if tipText != "" {
+				if tip, err = parseAmount("--tip", tipText); err != nil {
+					return err
+				}
+			}
+			ctx, cancel := c.within(cmd.Context(), askTime)
+			defer cancel()
+			cl, err := c.client()
+			if err != nil {
+				return err
+			}
+			if blocks, err = cl.length(ctx, blocks); err != nil {
+				return err
+			}
+			path := fmt.Sprintf("/quote?size=%d&blocks=%d&tip=%d", n, blocks, uint64(tip))
+			if len(args) == 1 {
+				r, err := parseRoot(args[0])
+				if err != nil {
+					return err
+				}
+				path += "&root=" + r.String()
+			}
+			return ask(c, cmd, path, printQuote)
+		},
+	}
 	cmd.Flags().StringVar(&sizeText, "size", "", "size of the content, like 64MiB")
 	cmd.Flags().Int64Var(&blocks, "blocks", 0, "length in blocks (default: the chain's usual length)")
+	cmd.Flags().StringVar(&tipText, "tip", "", "extra pay for the nodes that store it, like 0.5")
 	return cmd
+}
+
+func printQuote(w io.Writer, q quoteAnswer) {
+	state := "no order yet"
+	if q.State != market.None {
+		state = "its order is " + q.State.String()
+	}
+	fields(w, "size", size(q.Size), "blocks", q.Duration, "now", state, "base fee", q.Base, "for the bytes", q.Bytes, "for the key", q.Key, "total", q.Total,
+		"tip", q.Tip, "transaction, about", q.Fee, "to the stakers", q.Staking, "to those who keep it", q.Pool, "to the reserve", q.Reserve,
+		"kept until height", q.Expiry, "a paid place earns each slot", q.PerSlot)
 }
 
 func (c *cli) orderShowCmd() *cobra.Command {
@@ -321,13 +350,13 @@ func printOrder(w io.Writer, a orderAnswer) {
 	if len(o.Replicas) > 0 {
 		fmt.Fprintln(w, "\nreplicas, in order of the payout queue:")
 		var t table
-		t.row("NODE", "PLACE", "SINCE SLOT", "ACCRUED", "KIND")
+		t.row("NODE", "PLACE", "SINCE SLOT", "ACCRUED", "POWER", "KIND")
 		for _, r := range o.Replicas {
 			place := "queued"
 			if r.Seated {
 				place = "paid"
 			}
-			t.row(r.Node, place, r.Since, r.Accrued, r.Kind)
+			t.row(r.Node, place, r.Since, r.Accrued, size(o.Size+r.Bonus), r.Kind)
 		}
 		t.print(w)
 	}

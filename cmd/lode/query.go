@@ -48,6 +48,7 @@ func (c *cli) holdersCmd() *cobra.Command {
 func (c *cli) nodeCmd() *cobra.Command {
 	cmd := group(&cobra.Command{Use: "node", Short: "look at the storage nodes that the chain knows"})
 	cmd.AddCommand(
+		c.accountHistoryCmd("what a node (default: the signing key's own) was paid and listed for, and what it lost, the newest first", payKinds),
 		&cobra.Command{Use: "list", Short: "list the registered nodes", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
 			return ask(c, cmd, "/nodes", func(w io.Writer, a nodesAnswer) {
 				var t table
@@ -86,13 +87,13 @@ func printPay(w io.Writer, a nodeAnswer) {
 	}
 	fmt.Fprintln(w, "\nfiles listed on chain:")
 	var t table
-	t.row("ROOT", "SIZE", "QUEUE", "PLACE", "COLLECTABLE", "VESTING")
+	t.row("ROOT", "SIZE", "POWER", "QUEUE", "PLACE", "COLLECTABLE", "VESTING")
 	for _, f := range a.Pay.Files {
 		place := "queued"
 		if f.Seated {
 			place = "paid"
 		}
-		t.row(f.Root, size(sizes[f.Root.KeyString()]), f.Place+1, place, f.Collectable, f.Vesting)
+		t.row(f.Root, size(sizes[f.Root.KeyString()]), size(sizes[f.Root.KeyString()]+f.Bonus), f.Place+1, place, f.Collectable, f.Vesting)
 	}
 	t.print(w)
 }

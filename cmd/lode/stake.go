@@ -42,7 +42,8 @@ func (c *cli) stakeCmd() *cobra.Command {
 		c.plainCmd("unjail", "stand again after a slash", gpos.Msg{Unjail: &gpos.Unjail{}}),
 		c.guaranteeCmd("guarantee ACCOUNT AMOUNT", "back a validator with bonded stake", true),
 		c.guaranteeCmd("cut ACCOUNT AMOUNT", "take a guarantee back", false),
-		c.validateCmd(), c.payoutCmd(),
+		c.validateCmd(), c.payoutCmd(), c.stakePayoutsCmd(), c.stakeLimitCmd(), c.stakeEraCmd(),
+		c.accountHistoryCmd("what happened to the stake of an account (default: of the signing key), the newest first", stakeKinds),
 	)
 	return cmd
 }
