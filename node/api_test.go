@@ -49,7 +49,7 @@ func TestAPIAnswers(t *testing.T) {
 		"status", "params", "accounts/" + user.String(), "quote?size=1000000&blocks=600", "orders", "orders?account=" + user.String(),
 		"orders/" + a.Root.String(), "holders/" + a.Root.String(), "nodes", "nodes/" + n.ID().String(),
 		"accounts/" + user.String() + "/history", "accounts/" + n.ID().String() + "/history?kind=listed&limit=3", "orders/" + a.Root.String() + "/history",
-		"quote?size=1000000&blocks=600&tip=5&root=" + a.Root.String(), "limit?bytes=1000000", "limit?bytes=5&account=" + user.String(),
+		"quote?size=9000000&blocks=600&tip=5&root=" + a.Root.String(), "limit?bytes=1000000", "limit?bytes=5&account=" + user.String(),
 		"era", "stake/" + user.String() + "/payouts",
 		"peers", "supply", "fetches", "collateral", "gov/proposals", "gov/params", "gov/protocol", "gov/enclaves",
 	} {

@@ -1,11 +1,13 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
@@ -41,7 +43,7 @@ func openHost(key crypto.PrivKey, listen []string, window uint32, private bool) 
 		libp2p.Identity(key),
 		libp2p.NoListenAddrs,
 		libp2p.Transport(tcp.NewTCPTransport),
-		libp2p.SwarmOpts(swarm.WithDialRanker(nearTCP)),
+		libp2p.SwarmOpts(swarm.WithDialRanker(twoAtOnce(dialTime)), swarm.WithDialTimeout(dialTime), swarm.WithDialTimeoutLocal(dialTime)),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
 	)
@@ -102,6 +104,29 @@ func nearTCP(addrs []ma.Multiaddr) []network.AddrDelay {
 		}
 	}
 	return out
+}
+
+// dialTime is how long one address of a peer is tried.
+const dialTime = 5 * time.Second
+
+// twoAtOnce ranks addresses as nearTCP does, and lets at most two of a peer be
+// tried at a time: an announcement of eight costs whoever it names no more. The
+// next two come when both have failed, which the swarm sees to, or when their
+// time is over; it also leaves an address alone for a while that has failed
+// (spec §2.5).
+func twoAtOnce(each time.Duration) network.DialRanker {
+	return func(addrs []ma.Multiaddr) []network.AddrDelay {
+		out := nearTCP(addrs)
+		slices.SortStableFunc(out, func(a, b network.AddrDelay) int { return cmp.Compare(a.Delay, b.Delay) })
+		for i := 2; i < len(out); i++ {
+			if i%2 == 0 {
+				out[i].Delay = out[i-1].Delay + each + each/10 // for the dials before to end
+				continue
+			}
+			out[i].Delay = out[i-1].Delay
+		}
+		return out
+	}
 }
 
 // openDHT joins the DHT of one chain. Unless private, it remembers and passes on

@@ -2,13 +2,21 @@ package node
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/lode-node/lode/chain"
@@ -54,6 +62,75 @@ func TestNearPeersSpeakTCP(t *testing.T) {
 	for _, d := range nearTCP(far) {
 		if _, err := d.Addr.ValueForProtocol(ma.P_TCP); (err == nil) != (d.Delay > 0) {
 			t.Errorf("%v after %v, want QUIC first", d.Addr, d.Delay)
+		}
+	}
+}
+
+// TestTwoAddressesAtOnce dials a peer that announces seven addresses, behind none
+// of which anybody answers: never more than two are tried at a time, in the end
+// all, and right after that none. Spec §2.5.
+func TestTwoAddressesAtOnce(t *testing.T) {
+	const each = 100 * time.Millisecond
+	var mu sync.Mutex
+	var tried []time.Time // when each address was
+	key, _, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var addrs []ma.Multiaddr
+	for range 7 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		addrs = append(addrs, ma.StringCast(fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", l.Addr().(*net.TCPAddr).Port)))
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				mu.Lock()
+				tried = append(tried, time.Now())
+				mu.Unlock()
+				_, _ = io.Copy(io.Discard, c) // until the other side gives up
+				c.Close()
+			}
+		}()
+	}
+	here, err := libp2p.New(libp2p.NoListenAddrs, libp2p.Transport(tcp.NewTCPTransport), libp2p.DisableRelay(), libp2p.DisableMetrics(),
+		libp2p.SwarmOpts(swarm.WithDialRanker(twoAtOnce(each)), swarm.WithDialTimeout(each), swarm.WithDialTimeoutLocal(each)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	here.Peerstore().AddAddrs(id, addrs, peerstore.PermanentAddrTTL)
+	if _, err := here.Network().DialPeer(t.Context(), id); err == nil {
+		t.Fatal("reached a peer that nobody is")
+	}
+	_, err = here.Network().DialPeer(t.Context(), id)
+	if err == nil || !strings.Contains(err.Error(), "backoff") {
+		t.Errorf("dialled again at once: %v, want its addresses left alone for a while", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(tried) != 7 {
+		t.Errorf("%d addresses were tried, want seven, each once", len(tried))
+	}
+	for i := 2; i < len(tried); i++ {
+		if gap := tried[i].Sub(tried[i-2]); gap < each/2 {
+			t.Errorf("address %d is tried %v after the one two before it, which has %v", i, gap, each)
+		}
+	}
+	delays := twoAtOnce(time.Second)(append(addrs, ma.StringCast("/ip4/127.0.0.1/udp/1/quic-v1")))
+	for i := 2; i < len(delays); i++ {
+		if gap := delays[i].Delay - delays[i-2].Delay; gap < time.Second {
+			t.Errorf("address %d comes %v after the one two before it, want their time of a second at least", i, gap)
 		}
 	}
 }
