@@ -2,6 +2,7 @@ package chain
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -168,6 +169,54 @@ func TestQueuesGiveWhatIsDueInBatches(t *testing.T) { // spec §1.7
 	s.height = 11
 	if q.due(s, 9, take); len(got) != 5 {
 		t.Errorf("by height 11 %q, want five", got)
+	}
+}
+
+// TestQueuesLoseNothing compares a queue with a plain list over many blocks, in
+// which more may come due than a batch, and things are pushed late.
+func TestQueuesLoseNothing(t *testing.T) { // spec §1.7
+	rng := rand.New(rand.NewPCG(8, 9))
+	q, s := newQueue('z', wordKey), newState(nothing{}, 0)
+	type row struct {
+		at int64
+		k  string
+	}
+	var want []row
+	for s.height < 400 {
+		s.height++
+		push := func() {
+			r := row{s.height + rng.Int64N(9) - 2, fmt.Sprintf("%03d", rng.IntN(1000))}
+			if r.at >= 0 && !slices.Contains(want, r) {
+				q.push(s, r.at, r.k)
+				want = append(want, r)
+			}
+		}
+		for range rng.IntN(4) {
+			push()
+		}
+		if len(want) > 0 && rng.IntN(3) == 0 {
+			i := rng.IntN(len(want))
+			q.drop(s, want[i].at, want[i].k)
+			want = slices.Delete(want, i, i+1)
+		}
+		slices.SortFunc(want, func(a, b row) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.k, b.k)) })
+		var got, due []string
+		for len(due) < 2 && len(want) > 0 && want[0].at <= s.height {
+			due, want = append(due, want[0].k), want[1:]
+		}
+		q.due(s, 2, func(k string) {
+			got = append(got, k)
+			if rng.IntN(4) == 0 {
+				push()
+			}
+		})
+		if !slices.Equal(got, due) {
+			t.Fatalf("height %d: %q, want %q", s.height, got, due)
+		}
+		push() // as a message does, after the queues
+	}
+	if _, late := behind.get(s, "z"); len(want) > 40 && !late {
+		t.Error("rows are overdue and the queue forgot")
 	}
 }
 
