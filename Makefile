@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 EGO ?= ego
 EGO_GO ?= ego-go
 
-.PHONY: build test check race fuzz demo run bench bench-retrieval interop enclave enclave-id compare vuln clean
+.PHONY: build test check race fuzz demo run bench bench-retrieval bench-chain interop enclave enclave-id compare vuln clean
 
 build: ## bin/lode and bin/prover
 	go build -o bin/ ./cmd/...
@@ -42,6 +42,9 @@ bench-retrieval: build ## retrieval against the stock, report in bin/bench; QUIC
 interop: ## 100 MiB both ways with a real kubo daemon: KUBO=path of an ipfs binary
 	@test -x "$(KUBO)" || { echo "make interop KUBO=PATH: PATH is to be an ipfs binary (kubo v0.43), got \"$(KUBO)\""; exit 2; }
 	KUBO="$(abspath $(KUBO))" go test ./test -run '^TestInterop$$' -count 1 -v
+
+bench-chain: ## the chain against CometBFT's example and a plain tree: RATIO lines; QUICK=1: within four minutes in place of half an hour
+	@go test -c -o bin/chain.test ./chain && cd chain && LODE_BENCH_CHAIN=$(if $(QUICK),quick,full) ../bin/chain.test -test.run '^TestSpeed$$' -test.timeout 60m
 
 enclave: ## bin/enclave/prover for SGX, with EGo 1.9.0; KEY=FILE signs with a key that is there
 	@command -v $(EGO_GO) >/dev/null && command -v $(EGO) >/dev/null || { echo "$(EGO_GO) or $(EGO) is not here: install EGo 1.9.0 as docs/enclave.md says"; exit 1; }

@@ -22,8 +22,10 @@ type AppConfig struct {
 	// is the build's own, [ProtocolVersion]. Tests set it to go through an upgrade.
 	Protocol uint64
 
-	quotes quoteCheck // nil: checkQuote; tests play Intel with it
-	memory vfs.FS     // with Dir empty: the file system in memory, so that tests survive a crash
+	waiting int        // how many transactions may wait; 0: maxWaiting
+	keep    int64      // versions of the tree that are kept; 0: keepVersions
+	quotes  quoteCheck // nil: checkQuote; tests play Intel with it
+	memory  vfs.FS     // with Dir empty: the file system in memory, so that tests survive a crash
 }
 
 // An App is the chain's state behind ABCI: it checks, executes and commits what
@@ -44,6 +46,8 @@ type App struct {
 	memo  *memory
 	view  atomic.Pointer[View]
 	pool  pool
+	txs   txCache
+	cache readCache
 	feed  feed
 
 	mu   sync.Mutex // guards live
@@ -81,6 +85,10 @@ func OpenApp(c AppConfig) (*App, error) {
 		genesis: c.Genesis, audit: c.Audit, protocol: c.Protocol, log: c.Logger, quotes: c.quotes,
 		store: st, live: map[*pin]struct{}{},
 	}
+	a.pool.most = c.waiting
+	if c.keep > 0 {
+		st.keep = c.keep
+	}
 	if err := a.resume(); err != nil {
 		return nil, errors.Join(err, st.close())
 	}
@@ -105,6 +113,7 @@ func (a *App) resume() error {
 	} else {
 		a.found()
 	}
+	a.cache.height = a.store.height
 	a.memo = loadMemory(a.base())
 	a.publish(a.store.height)
 	return nil
@@ -163,7 +172,7 @@ func (a *App) InitChain(_ context.Context, r *abci.RequestInitChain) (*abci.Resp
 // sentence (spec §2.3).
 func (a *App) CheckTx(_ context.Context, r *abci.RequestCheckTx) (res *abci.ResponseCheckTx, err error) {
 	defer rescue(a.log, "check", func() { res = &abci.ResponseCheckTx{Code: CodeRefused, Log: "transaction cannot be checked"} })
-	code, text := codeOf(a.pool.check(a.View(), r.Tx))
+	code, text := codeOf(a.pool.check(a.View(), &a.txs, r.Tx))
 	return &abci.ResponseCheckTx{Code: code, Log: text}, nil
 }
 
@@ -229,11 +238,11 @@ func (a *App) FinalizeBlock(_ context.Context, r *abci.RequestFinalizeBlock) (*a
 
 // open returns the state in which block r runs.
 func (a *App) open(r *abci.RequestFinalizeBlock) *state {
-	s := newState(flat{a.store.db}, r.Height)
+	s := newState(cached{flat{a.store.db}, &a.cache, a.store.height}, r.Height)
 	if a.first != nil {
 		s.block.pairs = a.first.pairs.Clone()
 	}
-	s.time, s.quotes = r.Time.Unix(), a.quotes
+	s.time, s.quotes, s.txs = r.Time.Unix(), a.quotes, &a.txs
 	copy(s.hash[:], r.Hash)
 	s.chain = identityTable.must(s, identityKey)
 	s.params = paramsTable.must(s, paramsKey)
@@ -251,6 +260,7 @@ func (a *App) Commit(context.Context, *abci.RequestCommit) (*abci.ResponseCommit
 		return nil, err
 	}
 	a.first, a.block = nil, nil
+	a.cache.advance(a.store.height, p.writes)
 	a.memo.apply(flat{a.store.db}, p.writes)
 	a.publish(p.block.Height)
 	if err := a.store.prune(); err != nil {

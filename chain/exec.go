@@ -9,8 +9,11 @@ import (
 // exec runs one transaction of a block: fee and nonce first, which stay, then
 // the message on an overlay of its own, which an error drops (spec §2.2, §2.3).
 func (s *state) exec(raw []byte) TxResult {
-	tx, err := DecodeTx(raw)
-	res := TxResult{Hash: sha256.Sum256(raw), Height: s.height}
+	tx, err := s.txs.decode(raw)
+	res := TxResult{Hash: tx.Hash, Height: s.height}
+	if err != nil {
+		res.Hash = sha256.Sum256(raw)
+	}
 	if err == nil {
 		res.Fee, err = s.admit(tx)
 	}
@@ -25,6 +28,9 @@ func (s *state) exec(raw []byte) TxResult {
 
 // dispatch is the one switch from message to handler.
 func (s *state) dispatch(b Body) error {
+	if m := b.Msg.Work; isThreshold(b.Sender) && m != nil && (m.Register != nil || m.Report != nil) {
+		return refuse(CodeRefused, "%v is an account of several keys: a node has one, which is its network identity (spec §1.2)", b.Sender)
+	}
 	switch m := b.Msg; {
 	case m.Send != nil:
 		return s.send(b.Sender, *m.Send)

@@ -26,9 +26,8 @@ const quoteVerifies = 8
 // Cost returns what tx costs: base + bytes + what is verified + file entries
 // (spec §2.2).
 func (f Fees) Cost(tx Tx) coin.Amount {
-	verifies, entries := uint64(1), uint64(0)
-	v, e := tx.work()
-	verifies, entries = verifies+v, entries+e
+	verifies, entries := tx.work()
+	verifies += tx.signers()
 	return f.Base + f.Byte*coin.Amount(tx.Size) + f.Verify*coin.Amount(verifies) + f.Entry*coin.Amount(entries)
 }
 
@@ -61,7 +60,16 @@ func (tx Tx) work() (verifies, entries uint64) {
 // load is what tx takes of maxBlockWork.
 func (tx Tx) load() uint64 {
 	verifies, entries := tx.work()
-	return 1 + verifies + entries
+	return tx.signers() + verifies + entries
+}
+
+// signers returns how many signatures over tx are verified: one, or as many as
+// the threshold account needs.
+func (tx Tx) signers() uint64 {
+	if tx.joint != nil {
+		return uint64(len(tx.joint.Sigs))
+	}
+	return 1
 }
 
 // freeReports remembers the slot of each node's last free report.

@@ -204,7 +204,7 @@ func (g Genesis) validateAttest() error {
 }
 
 func (b Bootstrap) validate() error {
-	if !validAccount(b.ID) {
+	if !isKey(b.ID) {
 		return fmt.Errorf("genesis: bootstrap %v is not an ed25519 peer ID", b.ID)
 	}
 	for _, a := range b.Addrs {

@@ -3,6 +3,7 @@ package chain
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	abci "github.com/cometbft/cometbft/abci/types"
@@ -21,6 +22,8 @@ const farNonce = 64
 // A pool knows which nonces wait for a block at this node, so that an account
 // can send several before the first is in. It is no part of consensus.
 type pool struct {
+	most int // how many may wait; 0: maxWaiting
+
 	mu      sync.Mutex // guards the fields below
 	height  int64
 	waiting map[peer.ID]map[uint64][32]byte // nonce → hash
@@ -29,8 +32,8 @@ type pool struct {
 }
 
 // check refuses what the next blocks would refuse unpaid (spec §2.3).
-func (p *pool) check(v *View, raw []byte) error {
-	tx, err := DecodeTx(raw)
+func (p *pool) check(v *View, txs *txCache, raw []byte) error {
+	tx, err := txs.decode(raw)
 	if err != nil {
 		return err
 	}
@@ -75,7 +78,11 @@ func (p *pool) wait(height, room int64, tx Tx) (err error) {
 		return nil
 	}
 	if size := int64(tx.Size); b.Nonce != 0 {
-		if p.count >= maxWaiting || p.count > 0 && p.bytes+size > room {
+		most := maxWaiting
+		if p.most > 0 {
+			most, room = p.most, math.MaxInt64
+		}
+		if p.count >= most || p.count > 0 && p.bytes+size > room {
 			return refuse(CodeStopped, "%d transactions with %d bytes wait at this node: try again after the next block", p.count, p.bytes)
 		}
 		defer func() {
@@ -102,7 +109,7 @@ func (a *App) arrange(r *abci.RequestPrepareProposal) [][]byte {
 	s.height = r.Height // a report may be due in the slot that this block opens
 	var reports, others [][]byte
 	for _, raw := range r.Txs {
-		if tx, err := DecodeTx(raw); err != nil {
+		if tx, err := a.txs.decode(raw); err != nil {
 			continue
 		} else if tx.lane() {
 			reports = append(reports, raw)
@@ -119,7 +126,7 @@ func (a *App) arrange(r *abci.RequestPrepareProposal) [][]byte {
 				rest = append(rest, raw)
 				continue
 			}
-			tx, err := DecodeTx(raw)
+			tx, err := a.txs.decode(raw)
 			if err == nil && tx.load() > work {
 				rest = append(rest, raw)
 				continue
@@ -162,7 +169,7 @@ func (a *App) acceptable(txs [][]byte) error {
 	var work uint64
 	seen := map[[32]byte]bool{}
 	for i, raw := range txs {
-		tx, err := DecodeTx(raw)
+		tx, err := a.txs.decode(raw)
 		switch {
 		case err != nil:
 			return fmt.Errorf("transaction %d: %w", i, err)

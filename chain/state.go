@@ -25,7 +25,7 @@ const (
 	keyAnnounce = "l/" // who → announced                  announce.go
 	keyMarket   = "o/" // …                                orders.go: prices, counters
 	keyNode     = "n/" // node → mpow.Node                 work.go
-	keyQueue    = "q/" // queue, height, what → …          block.go: one letter a queue
+	keyQueue    = "q/" // queue, height, what → …          queue.go: one letter a queue; "*" for behind
 	keyReplica  = "r/" // node, root → replica             index.go
 	keyStake    = "s/" // …                                stake.go
 	keyTab      = "t/" // client, server → tab             credits.go
@@ -84,6 +84,8 @@ type state struct {
 	hash   [32]byte
 
 	quotes quoteCheck // of registrations by hardware
+
+	txs *txCache // nil: none
 
 	events  []Event
 	pending []Event                 // of the message that runs

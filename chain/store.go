@@ -35,6 +35,7 @@ type store struct {
 	tree   engine
 	height int64 // of the view, and of the tree
 	first  int64 // oldest version of the tree
+	keep   int64 // versions of the tree that are kept
 }
 
 // openStore opens the store under dir, or on fs if dir is empty.
@@ -43,7 +44,7 @@ func openStore(dir string, fs vfs.FS, log *slog.Logger) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &store{db: db}
+	st := &store{db: db, keep: keepVersions}
 	if b, ok := pebbleGet(db, []byte(localHeight)); ok {
 		st.height = int64(binary.BigEndian.Uint64(b))
 	}
@@ -170,7 +171,7 @@ func (st *store) prune() error {
 	if st.first == 0 {
 		st.first = st.tree.First()
 	}
-	to := min(st.height-keepVersions, st.first+pruneStep-1)
+	to := min(st.height-st.keep, st.first+pruneStep-1)
 	if to < st.first {
 		return nil
 	}

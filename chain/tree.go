@@ -41,8 +41,8 @@ type engine interface {
 // treeSpace begins the tree's keys in the store.
 const treeSpace = "t/"
 
-// nodeCache is how many tree nodes stay in memory.
-const nodeCache = 20_000
+// nodeCache is how many tree nodes stay in memory, of a few hundred bytes each.
+const nodeCache = 100_000
 
 // An iavlEngine is an engine by iavl with fast nodes off.
 type iavlEngine struct{ tree *iavl.MutableTree }

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"sync/atomic"
 
-	"github.com/cometbft/cometbft/crypto/ed25519"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/crypto/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -35,6 +35,8 @@ type Tx struct {
 	Size int      // bytes
 
 	signed, sig []byte
+	joint       *joint       // of a threshold account; nil: one key signs
+	verified    *atomic.Bool // set once the signature is known to be right
 }
 
 // An envelope is a transaction on the wire: the signed bytes as they are.
@@ -88,7 +90,7 @@ func DecodeTx(b []byte) (Tx, error) {
 	if err := decMode.Unmarshal(b, &e); err != nil {
 		return Tx{}, refuse(CodeEncoding, "not a transaction: %v", err)
 	}
-	tx := Tx{Hash: sha256.Sum256(b), Size: len(b), signed: e.Body, sig: e.Sig}
+	tx := Tx{Hash: sha256.Sum256(b), Size: len(b), signed: e.Body, sig: e.Sig, verified: new(atomic.Bool)}
 	if err := decMode.Unmarshal(e.Body, &tx.Body); err != nil {
 		return Tx{}, refuse(CodeEncoding, "not a transaction body: %v", err)
 	}
@@ -102,16 +104,30 @@ func DecodeTx(b []byte) (Tx, error) {
 	if !validAccount(tx.Body.Sender) {
 		return Tx{}, refuse(CodeEncoding, "sender %v is not an ed25519 peer ID", tx.Body.Sender)
 	}
+	if isThreshold(tx.Body.Sender) {
+		j, err := decodeJoint(tx.Body.Sender, tx.sig)
+		if err != nil {
+			return Tx{}, refuse(CodeEncoding, "signature of %v: %v", tx.Body.Sender, err)
+		}
+		tx.joint = &j
+	}
 	return tx, nil
 }
 
 // verify checks the sender's signature by the ZIP-215 rule, as CometBFT does for
 // votes: one rule everywhere, so no signature splits the validators (spec §2.3).
 func (tx Tx) verify() error {
-	key := ed25519.PubKey(tx.Body.Sender[whoLen-ed25519.PubKeySize:])
-	if !key.VerifySignature(signBytes(tx.Body.ChainID, tx.signed), tx.sig) {
+	if tx.verified.Load() {
+		return nil
+	}
+	if tx.joint != nil {
+		if err := tx.verifyJoint(); err != nil {
+			return err
+		}
+	} else if !keyOf(tx.Body.Sender).VerifySignature(signBytes(tx.Body.ChainID, tx.signed), tx.sig) {
 		return refuse(CodeSignature, "signature is not by %v over these bytes", tx.Body.Sender)
 	}
+	tx.verified.Store(true)
 	return nil
 }
 
@@ -119,10 +135,11 @@ func (tx Tx) verify() error {
 // protobuf of a public key of type 1 and 32 bytes.
 const whoHead = "\x00\x24\x08\x01\x12\x20"
 
-// validAccount reports whether p is the ID of an ed25519 key (spec §1.2).
-func validAccount(p peer.ID) bool {
-	return len(p) == whoLen && p[:len(whoHead)] == whoHead
-}
+// isKey reports whether p is the ID of an ed25519 key (spec §1.2).
+func isKey(p peer.ID) bool { return len(p) == whoLen && p[:len(whoHead)] == whoHead }
+
+// validAccount reports whether p can have money: one key or several (spec §1.2).
+func validAccount(p peer.ID) bool { return isKey(p) || isThreshold(p) }
 
 // accountOf returns the account of key, which must be ed25519.
 func accountOf(key crypto.PrivKey) (peer.ID, error) {

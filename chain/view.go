@@ -29,7 +29,7 @@ func (a *App) View() *View { return a.view.Load() }
 // publish makes the committed state what View returns.
 func (a *App) publish(height int64) {
 	snap := newSnapshot(a.store.db)
-	v := &View{height: height, hash: a.store.tree.Hash(), snap: snap, source: snap, memo: a.memo.clone()}
+	v := &View{height: height, hash: a.store.tree.Hash(), snap: snap, source: cached{snap, &a.cache, height}, memo: a.memo.clone()}
 	if a.first != nil {
 		v.source = &state{base: snap, block: &overlay{a.first.pairs.Clone()}}
 	}

@@ -292,6 +292,9 @@ type collected struct {
 // nodesOf reads the accounts named, or finds the signer's own.
 func (c *cli) nodesOf(args []string, f txFlags) ([]peer.ID, error) {
 	if len(args) == 0 {
+		if t, ok, err := c.threshold(f.from); err != nil || ok {
+			return []peer.ID{t.Account()}, err
+		}
 		key, _, err := c.signer(f.from)
 		if err != nil {
 			return nil, err

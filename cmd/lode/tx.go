@@ -29,28 +29,45 @@ type sent struct {
 
 // txFlags are those of every command that signs.
 type txFlags struct {
-	from string
-	fee  string
+	from  string
+	fee   string
+	draft string
 }
 
 func (f *txFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.from, "from", "", "key that signs (default: the only one under HOME/keys, else the node's own)")
+	cmd.Flags().StringVar(&f.draft, "draft", "", "with --from an account of several keys: write the transaction to this file for the others to sign")
 	cmd.Flags().StringVar(&f.fee, "max-fee", "", "most to pay for the transaction, like 0.01 (default: twice what it costs now)")
 }
 
 // submit signs m, hands it to the node and waits for the block that holds it. The error is the rule that refused it.
 func (c *cli) submit(ctx context.Context, cl *client, f txFlags, m chain.Msg) (sent, error) {
+	limit, err := f.limit()
+	if err != nil {
+		return sent{}, err
+	}
+	if t, ok, err := c.threshold(f.from); err != nil {
+		return sent{}, err
+	} else if ok {
+		d, err := c.draft(ctx, cl, t, limit, m)
+		if err != nil {
+			return sent{}, err
+		}
+		return cl.submitDraft(ctx, d)
+	}
 	key, _, err := c.signer(f.from)
 	if err != nil {
 		return sent{}, err
 	}
-	var limit coin.Amount
-	if f.fee != "" {
-		if limit, err = parseAmount("--max-fee", f.fee); err != nil {
-			return sent{}, err
-		}
-	}
 	return cl.submit(ctx, key, limit, m)
+}
+
+// limit is the most to pay; zero: twice what it costs now.
+func (f txFlags) limit() (coin.Amount, error) {
+	if f.fee == "" {
+		return 0, nil
+	}
+	return parseAmount("--max-fee", f.fee)
 }
 
 // submit is the same for a key at hand; a limit of zero means twice what the transaction costs now.
@@ -84,6 +101,11 @@ func (cl *client) submit(ctx context.Context, key crypto.PrivKey, limit coin.Amo
 	if err != nil {
 		return sent{}, err
 	}
+	return cl.sendRaw(ctx, raw, who.String())
+}
+
+// sendRaw hands in a signed transaction of from and waits for its block.
+func (cl *client) sendRaw(ctx context.Context, raw []byte, from string) (sent, error) {
 	var res txAnswer
 	if err := cl.post(ctx, "/tx", "application/cbor", raw, &res); err != nil {
 		return sent{}, err
@@ -95,7 +117,7 @@ func (cl *client) submit(ctx context.Context, key crypto.PrivKey, limit coin.Amo
 	if err != nil {
 		return sent{}, err
 	}
-	return sent{Hash: hex.EncodeToString(tx.Hash[:]), Height: res.Height, Fee: res.Fee, From: who.String()}, nil
+	return sent{Hash: hex.EncodeToString(tx.Hash[:]), Height: res.Height, Fee: res.Fee, From: from}, nil
 }
 
 // transact is the body of a command that only sends m.
@@ -105,6 +127,9 @@ func (c *cli) transact(cmd *cobra.Command, f txFlags, m chain.Msg, done string, 
 	cl, err := c.client()
 	if err != nil {
 		return err
+	}
+	if f.draft != "" {
+		return c.writeDraft(ctx, cl, f, m)
 	}
 	s, err := c.submit(ctx, cl, f, m)
 	if err != nil {

@@ -1,0 +1,286 @@
+package chain
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	abci "github.com/cometbft/cometbft/abci/types"
+	"github.com/cosmos/iavl"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multihash"
+
+	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/market"
+	"github.com/lode-node/lode/mpow"
+)
+
+const (
+	speedReport = 300 // files of a report
+	speedNodes  = 20  // reports of a block
+	speedKeep   = 20  // versions kept by both trees, so that both prune
+)
+
+func speedRoot(i int) cid.Cid {
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(i)))
+	h, err := multihash.Encode(sum[:], multihash.SHA2_256)
+	if err != nil {
+		panic(err)
+	}
+	return cid.NewCidV1(cid.Raw, h)
+}
+
+// A speedChain is an App on disk with orders in it.
+type speedChain struct {
+	t     *testing.T
+	app   *App
+	keys  []crypto.PrivKey // of nodes; each is its own enclave's too
+	ids   []peer.ID
+	block [32]byte
+}
+
+// newSpeedChain has orders live orders, each proved by one of the nodes.
+func newSpeedChain(t *testing.T, orders int) *speedChain {
+	t.Helper()
+	c := &speedChain{t: t}
+	g := testGenesis(t)
+	g.Params = g.Params.WithSlots(20, 3)
+	g.Accounts[0].Free = 1_000_000_000 * coin.LODE
+	for i := range 2 * speedNodes {
+		key := testKey(t, fmt.Sprint("node ", i))
+		c.keys, c.ids = append(c.keys, key), append(c.ids, testID(t, fmt.Sprint("node ", i)))
+		g.Accounts = append(g.Accounts, GenesisAccount{c.ids[i], 1000 * coin.LODE})
+	}
+	var err error
+	if c.app, err = OpenApp(AppConfig{Dir: t.TempDir(), Genesis: g, keep: speedKeep}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.app.InitChain(context.Background(), &abci.RequestInitChain{ChainId: g.ChainID}); err != nil {
+		t.Fatal(err)
+	}
+	s := newState(flat{c.app.store.db}, 1)
+	s.block = c.app.first
+	s.chain, s.params = identityTable.must(s, identityKey), g.Params
+	for i, id := range c.ids {
+		n := mpow.Node{Account: mpow.Account(id), Key: c.enclave(i).Public().(ed25519.PublicKey), Measurement: mpow.SimulatedMeasurement(),
+			Kind: mpow.KindSimulated, AttestedUntil: 1000, FileBytes: 1 << 40, Power: 1 << 40}
+		n.FilesRoot = n.Files.Digest()
+		nodes.set(s, id, n)
+		enclaves.set(s, string(n.Key), id)
+	}
+	alice := testID(t, "alice")
+	for i := range orders {
+		root := speedRoot(i)
+		if err := s.place(alice, market.Place{Root: root.Bytes(), Size: testSize, Blocks: 2400}); err != nil {
+			t.Fatal(err)
+		}
+		s.prove(c.ids[speedNodes+i%speedNodes], mpow.File{Root: root, Size: testSize})
+		s.events = nil
+	}
+	return c
+}
+
+func (c *speedChain) enclave(i int) ed25519.PrivateKey {
+	seed := sha256.Sum256(fmt.Append(nil, "enclave ", i))
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+// next makes a block of txs and returns how long it took, which is what a node
+// does for it: execute and commit.
+func (c *speedChain) next(txs [][]byte) time.Duration {
+	c.t.Helper()
+	h := c.app.View().Height() + 1
+	c.block = sha256.Sum256(c.block[:])
+	began := time.Now()
+	r, err := c.app.FinalizeBlock(context.Background(), &abci.RequestFinalizeBlock{Height: h, Hash: bytes.Clone(c.block[:]), Txs: txs, Time: time.Unix(1_800_000_000+h, 0)})
+	if err == nil {
+		_, err = c.app.Commit(context.Background(), &abci.RequestCommit{})
+	}
+	took := time.Since(began)
+	for _, x := range r.GetTxResults() {
+		if x.Code != 0 {
+			err = errors.Join(err, errors.New(x.Log))
+		}
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return took
+}
+
+func (c *speedChain) close() {
+	if err := c.app.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// speedOrders measures what a full state costs, and reports against it.
+func speedOrders(t *testing.T) {
+	orders, blocks := 100_000, 60
+	if speed == "full" {
+		orders, blocks = 1_000_000, 200
+	}
+	none := newSpeedChain(t, 0)
+	empty := timeBlocks(none, blocks)
+	none.close()
+	began := time.Now()
+	c := newSpeedChain(t, orders)
+	c.next(nil)
+	fmt.Printf("NOTE %d live orders stand after %.0f s\n", orders, time.Since(began).Seconds())
+	stop := profile(t, "blocks")
+	full := timeBlocks(c, blocks)
+	stop()
+	ratio("block-1M-orders-vs-empty", full/empty, full/1000, empty/1000, "ms",
+		fmt.Sprintf("median of %d blocks without transactions, slot and era changes among them; with %d live orders; lower is better", blocks, orders))
+	speedHolders(t, c, orders)
+	speedReports(t, c, orders)
+	c.close()
+}
+
+// timeBlocks returns the median time of blocks, in µs.
+func timeBlocks(c *speedChain, n int) float64 {
+	var took []float64
+	for range n {
+		took = append(took, float64(c.next(nil).Microseconds()))
+	}
+	return median(took)
+}
+
+// speedHolders asks who holds roots drawn at random.
+func speedHolders(t *testing.T, c *speedChain, orders int) {
+	v, rng := c.app.View(), rand.New(rand.NewPCG(3, 4))
+	roots := make([]cid.Cid, 20_000)
+	for i := range roots {
+		roots[i] = speedRoot(rng.IntN(orders))
+	}
+	took := make([]float64, len(roots))
+	for i, root := range roots {
+		began := time.Now()
+		found := v.Holders(root)
+		took[i] = float64(time.Since(began).Nanoseconds()) / 1000
+		if len(found) != 0 && v.Slot() < 2 {
+			t.Fatal("a holder before the first report")
+		}
+	}
+	mid := median(took)
+	p99 := took[len(took)*99/100]
+	fmt.Printf("RATIO holders-lookup-p99-us %.2f (ours %.4g µs, bound 20 µs; median %.2f µs of %d lookups among %d live orders; lower is better)\n", p99, p99, mid, len(took), orders)
+}
+
+// speedReports compares files that reports add, with all that follows for their
+// orders, with as many records of the same size put at random keys of a plain
+// tree on the same store. Both prune.
+func speedReports(t *testing.T, c *speedChain, orders int) {
+	for c.app.View().Height()%20 != 0 { // the first block of a slot is made: the rest take reports of it
+		c.next(nil)
+	}
+	stop := profile(t, "reports")
+	v, added := c.app.View(), 0
+	const perSlot = 3 // blocks with reports
+	var spent time.Duration
+	for block := range perSlot {
+		var txs [][]byte
+		for i := range speedNodes {
+			if block > 0 {
+				break // a node reports once a slot
+			}
+			txs = append(txs, c.report(v, i, func(k int) cid.Cid { return speedRoot((added + k) % orders) }))
+			added += speedReport
+		}
+		spent += c.next(txs)
+	}
+	stop()
+	ours := float64(added) / spent.Seconds()
+	plain := plainTree(t, orders, added/speedNodes*speedNodes)
+	ratio("file-records-vs-iavl", ours/plain, ours, plain, "records/s",
+		fmt.Sprintf("%d reports of %d files with live orders in a block, %d live orders, signatures and replicas' queues included; plain iavl: as many random keys of 200 B a version among as many; both keep %d versions",
+			speedNodes, speedReport, orders, speedKeep))
+}
+
+// report is what node i says in the slot of the next block: 300 new files.
+func (c *speedChain) report(v *View, i int, root func(k int) cid.Cid) []byte {
+	c.t.Helper()
+	n, _ := v.Node(c.ids[i])
+	slot := v.Params().SlotOf(v.Height() + 1)
+	seed, _ := v.Seed(slot)
+	r := mpow.Report{ChainID: v.ChainID(), Account: n.Account, Kind: n.Kind, Seq: n.Seq + 1, Prev: n.Last, Slot: slot, Seed: seed, FileBytes: n.FileBytes}
+	sum := n.Files
+	for k := range speedReport {
+		f := mpow.File{Root: root(k), Size: testSize}
+		r.Added, r.FileBytes = append(r.Added, f), r.FileBytes+f.Size
+		sum.AddFile(f)
+	}
+	r.FilesRoot = sum.Digest()
+	signed, err := r.Sign(c.enclave(i))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	tx, err := Sign(c.keys[i], Body{ChainID: v.ChainID(), Fee: coin.LODE, Msg: Msg{Work: &mpow.Msg{Report: &signed}}})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return tx
+}
+
+// plainTree returns how many random keys a second go into a tree of size keys.
+func plainTree(t *testing.T, size, n int) float64 {
+	db, err := pebble.Open(t.TempDir(), &pebble.Options{Logger: pebbleLog{slog.New(slog.DiscardHandler)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := iavl.NewMutableTree(treeDB{db}, nodeCache, true, iavl.NewNopLogger())
+	defer func() {
+		if err := errors.Join(tree.Close(), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	rng, value := rand.New(rand.NewPCG(5, 6)), make([]byte, 200)
+	put := func() {
+		key := make([]byte, 40)
+		for i := range key {
+			key[i] = byte(rng.Uint32())
+		}
+		if _, err := tree.Set(key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range size {
+		put()
+	}
+	save := func() {
+		_, v, err := tree.SaveVersion()
+		if err == nil && v > speedKeep {
+			err = tree.DeleteVersionsTo(v - speedKeep)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range speedKeep + 1 {
+		put()
+		save()
+	}
+	began := time.Now()
+	const version = speedNodes * speedReport
+	for i := range n {
+		put()
+		if (i+1)%version == 0 {
+			save()
+		}
+	}
+	for range 3 {
+		save()
+	}
+	return float64(n) / time.Since(began).Seconds()
+}
