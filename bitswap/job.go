@@ -92,6 +92,7 @@ const answerCost = 40
 func (q *turns) charge(now int64, l *line, bytes uint64) {
 	l.rate.spend(now, bytes)
 	q.rate.spend(now, bytes)
+	l.given += bytes
 	l.tag += bytes << 10 / max(l.weight, 1)
 	share := q.lim.Newcomers
 	if l.weight > 0 {

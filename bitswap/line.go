@@ -18,9 +18,10 @@ type line struct {
 	job     *job
 	rate    bucket
 	looks   bucket
-	until   int64 // nothing is sent before, µs
-	strikes uint  // messages given up in a row
-	gone    bool  // disconnected while a job was under way
+	until   int64  // nothing is sent before, µs
+	strikes uint   // messages given up in a row
+	given   uint64 // bytes
+	gone    bool   // disconnected while a job was under way
 
 	since   int64 // when it began to wait
 	seq     uint64

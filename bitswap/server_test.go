@@ -387,6 +387,15 @@ func TestPeersThatNeverReadCostOthersNothing(t *testing.T) { // reference BS-33
 	ex := newExchange(t, bitswap.Config{Holders: held(root, info(h))})
 	began := time.Now()
 	fetched(t, testContext(t), ex, root, data)
+	stat := serving.Serving()
+	if len(stat.Peers) != 9 || stat.Server != bitswap.ServerLode || stat.Sent < 32 || stat.Wants < 8 {
+		t.Errorf("serving says %+v", stat)
+	}
+	for _, p := range stat.Peers {
+		if p.Given < 8<<20 && p.Wants == 0 || p.Share != 0 {
+			t.Errorf("of a peer it says %+v", p)
+		}
+	}
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("8 MiB took %v beside peers that do not read", took)
 	}

@@ -213,6 +213,12 @@ type (
 		Fetches []bitswap.Fetch `json:"fetches"`
 	}
 
+	// ServingAnswer is GET serving: what the exchange does for others.
+	ServingAnswer struct {
+		Height int64 `json:"height"`
+		bitswap.ServeStat
+	}
+
 	// SupplyAnswer is GET supply.
 	SupplyAnswer struct {
 		Height int64        `json:"height"`

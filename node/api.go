@@ -74,6 +74,7 @@ func (n *Node) api() http.Handler {
 	get("peers", n.getPeers)
 	get("supply", n.getSupply)
 	get("fetches", n.getFetches)
+	get("serving", n.getServing)
 	get("collateral", n.getCollateral)
 	get("gov/proposals", n.getProposals)
 	get("gov/proposals/{number}", n.getProposal)

@@ -51,7 +51,7 @@ func TestAPIAnswers(t *testing.T) {
 		"accounts/" + user.String() + "/history", "accounts/" + n.ID().String() + "/history?kind=listed&limit=3", "orders/" + a.Root.String() + "/history",
 		"quote?size=9000000&blocks=600&tip=5&root=" + a.Root.String(), "limit?bytes=1000000", "limit?bytes=5&account=" + user.String(),
 		"era", "stake/" + user.String() + "/payouts",
-		"peers", "supply", "fetches", "collateral", "gov/proposals", "gov/params", "gov/protocol", "gov/enclaves",
+		"peers", "supply", "fetches", "serving", "collateral", "gov/proposals", "gov/params", "gov/protocol", "gov/enclaves",
 	} {
 		var v map[string]any
 		code := call(ctx, t, n, "GET", path, "", &v)

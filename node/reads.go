@@ -342,3 +342,7 @@ func (n *Node) getSupply(*http.Request) (any, error) {
 func (n *Node) getFetches(*http.Request) (any, error) {
 	return FetchesAnswer{Height: n.chain.View().Height(), Fetches: n.ex.Fetches()}, nil
 }
+
+func (n *Node) getServing(*http.Request) (any, error) {
+	return ServingAnswer{Height: n.chain.View().Height(), ServeStat: n.ex.Serving()}, nil
+}

@@ -24,6 +24,7 @@ type (
 	validatorsAnswer = node.ValidatorsAnswer
 	peersAnswer      = node.PeersAnswer
 	fetchesAnswer    = node.FetchesAnswer
+	servingAnswer    = node.ServingAnswer
 	supplyAnswer     = node.SupplyAnswer
 	collateralAnswer = node.CollateralAnswer
 	historyAnswer    = node.HistoryAnswer

@@ -121,6 +121,24 @@ func (c *cli) fetchesCmd() *cobra.Command {
 	}}
 }
 
+func (c *cli) servingCmd() *cobra.Command {
+	return &cobra.Command{Use: "serving", Short: "whom a node serves now, in which order, and who holds it up", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
+		return ask(c, cmd, "/serving", func(w io.Writer, a servingAnswer) {
+			fields(w, "server", a.Server, "loaded", a.Loaded, "peers waiting", a.Waiting, "wants", a.Wants, "under way", size(uint64(a.Held)),
+				"messages sent", a.Sent, "failed", a.Failed, "given up", a.GivenUp, "to newcomers", size(a.Newcomer), "to the known", size(a.Known))
+			if len(a.Peers) == 0 {
+				return
+			}
+			var t table
+			t.row("PEER", "SHARE", "WANTS", "STILL TO GET", "GIVEN", "WAITS", "STANDS STILL", "BANNED")
+			for _, p := range a.Peers {
+				t.row(p.ID, p.Share, p.Wants, size(p.Pending), size(p.Given), micros(uint64(p.Waits)), micros(uint64(p.Still)), micros(uint64(p.Banned)))
+			}
+			t.print(w)
+		})
+	}}
+}
+
 // micros prints a time that is counted in microseconds.
 func micros(n uint64) string {
 	return (time.Duration(n) * time.Microsecond).Round(10 * time.Microsecond).String()
