@@ -12,7 +12,7 @@ import (
 
 // Bounds of what is fetched before anybody asks for it.
 const (
-	aheadShare = 4        // for every so many bytes that were read in order, one is fetched ahead
+	aheadShare = 2        // for every so many bytes that were read in order, one is fetched ahead
 	aheadSure  = 8 << 20  // bytes read in order after which the reader is taken to go on
 	aheadMost  = 16 << 20 // bytes ahead of one session
 	aheadAll   = 64 << 20 // bytes ahead of all of them

@@ -116,15 +116,22 @@ func (s *schedule) unparkAll() {
 
 // pick chooses the peer with the least expected finish time, if that is
 // connected (spec §7.2). Peers below the floor count only if nobody else could
-// ever do it. Without a choice, hope tells whether somebody may connect later.
-// Far-ahead blocks explore newcomers.
+// ever do it, and those presumed to lack the block only if not even these can.
+// Without a choice, hope tells whether somebody may connect later. Far-ahead
+// blocks explore newcomers.
 func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
-	var low, young *speer
+	var low, young, last *speer
 	lowHope := false
 	for i := range w.f.cands {
 		c := &w.f.cands[i]
 		p := c.p
-		if !s.may(w, c) || p.link == linkNone && s.now < p.redial {
+		if s.now < p.until || s.refused(w, p) || p.link == linkNone && s.now < p.redial {
+			continue
+		}
+		if s.presumed(w, c) {
+			if p.link == linkUp {
+				last = s.sooner(last, p, w.size)
+			}
 			continue
 		}
 		if p.low {
@@ -144,8 +151,12 @@ func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
 			young = p
 		}
 	}
-	if !hope {
-		return low, lowHope
+	switch {
+	case hope:
+	case lowHope:
+		return low, true
+	default:
+		return last, last != nil
 	}
 	if ahead && young != nil && young != best && s.draw.Uint64()%1_000_000 < s.par.Explore {
 		return young, true
@@ -156,13 +167,12 @@ func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
 // may reports whether the peer of c could be asked for w: it is not in
 // quarantine, and has not said that it lacks it or what it is a part of.
 func (s *schedule) may(w *want, c *cand) bool {
-	if s.now < c.until || s.now < c.p.until {
-		return false
-	}
-	if len(c.lost) > 0 && (s.now < c.lost[w.under] || s.now < c.lost[w.cid]) {
-		return false
-	}
-	return !s.refused(w, c.p)
+	return s.now >= c.p.until && !s.presumed(w, c) && !s.refused(w, c.p)
+}
+
+// presumed reports whether the peer of c, by what it said it lacks, lacks w.
+func (s *schedule) presumed(w *want, c *cand) bool {
+	return s.now < c.until || len(c.lost) > 0 && (s.now < c.lost[w.under] || s.now < c.lost[w.cid])
 }
 
 // refused reports whether p lately said that it has not got w.

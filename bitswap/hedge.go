@@ -155,7 +155,7 @@ func (s *schedule) reclaim(p *speer) {
 		if w.open > 1 {
 			w.copies--
 		}
-		s.budget.cancelled(p, w.cid, w.size, s.now+2*s.firstByte(p)+s.lim.StallMin, true)
+		s.budget.cancelled(p, w.cid, w.size, s.mayCome(p, w), true)
 		if !w.cid.Equals(p.owed) {
 			s.tell(w, p)
 		}
@@ -180,6 +180,11 @@ func (s *schedule) blame(p *speer) {
 	p.silent = 0
 	s.out = append(s.out, action{kind: doCancel, peer: p.id, cid: p.owed})
 	s.book(p, credit.Event{Kind: kind, Duty: s.owes(p)})
+}
+
+// mayCome is until when a block may still come that p was told to keep, in µs.
+func (s *schedule) mayCome(p *speer, w *want) int64 {
+	return s.now + 2*s.firstByte(p) + s.lim.StallMin + 2*s.transfer(p, p.inflight+w.size)
 }
 
 // blamed is the silence that counts as a broken duty, in µs.

@@ -12,6 +12,9 @@ func (s *schedule) takeBack(p *speer, cancel bool) {
 	for len(p.asked) > 0 {
 		w := p.asked[0]
 		i := slices.IndexFunc(w.asks, func(a ask) bool { return a.p == p && a.state == askOpen })
+		if cancel {
+			s.forced += w.size
+		}
 		if cancel && (p.silent == 0 || !w.cid.Equals(p.owed)) {
 			s.tell(w, p)
 		}
@@ -80,7 +83,7 @@ func (s *schedule) lost(w *want, a *ask, met bool) {
 	p := a.p
 	paid := w.copies > 0
 	w.copies--
-	s.budget.cancelled(p, w.cid, w.size, s.now+2*s.firstByte(p)+s.lim.StallMin, paid)
+	s.budget.cancelled(p, w.cid, w.size, s.mayCome(p, w), paid)
 	silent := met && p.heard <= a.at && s.now-a.at > s.due(p)
 	if silent && !a.hedge {
 		s.book(p, credit.Event{Kind: credit.Slow, Duty: s.dutyOf(w.f, p), TTFB: uint64(max(s.now-a.at, 1))})

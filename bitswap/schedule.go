@@ -70,6 +70,7 @@ type schedule struct {
 	turn   int     // whose file is first
 	queue  []*want // open wants in order of arrival, for Late
 	budget budget
+	forced uint64    // bytes taken back beyond the budget, from peers that were silent for too long, or lied
 	heard  int64     // when anybody last said anything useful
 	looked int64     // when the clock was last looked at
 	latest [2]answer // the latest asks that were answered, of two peers

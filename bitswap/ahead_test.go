@@ -1,0 +1,171 @@
+package bitswap
+
+import (
+	"testing"
+
+	"github.com/ipfs/boxo/ipld/merkledag"
+	"github.com/ipfs/boxo/ipld/unixfs"
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
+)
+
+// fileNode is a node of a file with the links given, each leading to size bytes.
+func fileNode(t *testing.T, size uint64, links ...cid.Cid) blocks.Block {
+	t.Helper()
+	f := unixfs.NewFSNode(unixfs.TFile)
+	n := merkledag.NodeWithData(nil)
+	if err := n.SetCidBuilder(merkledag.V1CidPrefix()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range links {
+		f.AddBlockSize(size)
+		if err := n.AddRawLink("", &ipld.Link{Cid: c, Size: size}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := f.GetBytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.SetData(data)
+	return n
+}
+
+// graph is a file of subtrees of leaves of 256 KiB each: 174 in all but the last.
+func graph(t *testing.T, subtrees int) (root blocks.Block, nodes []blocks.Block, leaves []cid.Cid) {
+	var up []cid.Cid
+	for i := range subtrees {
+		part := keys(i*174, 174)
+		leaves = append(leaves, part...)
+		n := fileNode(t, block, part...)
+		nodes = append(nodes, n)
+		up = append(up, n.Cid())
+	}
+	return fileNode(t, 174*block, up...), nodes, leaves
+}
+
+func TestTrailGoesOnInReadOrderAcrossSubtrees(t *testing.T) {
+	root, nodes, leaves := graph(t, 3)
+	all := uint64(0)
+	tr := &trail{all: &all}
+	tr.saw(root, root.Cid())
+	tr.asks(nodes[0].Cid())
+	tr.saw(nodes[0], root.Cid())
+	if ps, _ := tr.next(aheadAll); len(ps) != 0 {
+		t.Errorf("before anything was read: %d pieces ahead", len(ps))
+	}
+	for _, c := range leaves[:160] {
+		tr.asks(c)
+		tr.took(block)
+	}
+	ps, roots := tr.next(aheadAll)
+	if len(ps) < 15 || !ps[0].cid.Equals(leaves[160]) || !ps[13].cid.Equals(leaves[173]) || !ps[14].cid.Equals(nodes[1].Cid()) {
+		t.Fatalf("got %d pieces, want the rest of the subtree and then the next one", len(ps))
+	}
+	for i, p := range ps {
+		if !p.ahead || !roots[i].Equals(root.Cid()) || !linked(p.cid) && (p.size != block || !p.under.Equals(nodes[0].Cid())) {
+			t.Errorf("piece %d: %+v of %v", i, p, roots[i])
+		}
+		tr.want(p)
+	}
+	if again, _ := tr.next(aheadAll); len(again) != 0 {
+		t.Errorf("asked twice for %d pieces", len(again))
+	}
+	tr.put(nodes[1])
+	tr.saw(nodes[1], root.Cid())
+	ps, _ = tr.next(aheadAll)
+	if len(ps) == 0 || !ps[0].cid.Equals(leaves[174]) {
+		t.Errorf("got %d pieces, want those of the next subtree", len(ps))
+	}
+	useless := tr.asks(leaves[120]) // behind: read again
+	if len(useless) != 0 {
+		t.Errorf("a step back within reach gives up %d pieces", len(useless))
+	}
+	useless = tr.asks(leaves[174+100]) // a jump
+	if len(useless) == 0 || tr.bytes != 0 || all != 0 {
+		t.Errorf("a jump gives up %d pieces and keeps %d bytes (%d over all)", len(useless), tr.bytes, all)
+	}
+}
+
+func TestTenGiBAreReadInTheMemoryOfAWindow(t *testing.T) {
+	// 41,760 leaves of 256 KiB: nothing but the clock is simulated away. What the
+	// session holds, and what the scheduler has outstanding, stays within the bounds.
+	const subtrees = 240
+	root, nodes, leaves := graph(t, subtrees)
+	all := uint64(0)
+	tr := &trail{all: &all}
+	s := testSchedule()
+	s.holders(start, key(-1), []source{known("a", 20*ms), known("b", 30*ms), known("c", 40*ms), known("d", 50*ms)})
+	now, most, out := start, uint64(0), uint64(0)
+	early := map[cid.Cid]bool{}
+	data := make([]byte, block)
+	arrive := func(c cid.Cid) { // the scheduler gets what it asked for, as it comes
+		for _, a := range s.take() {
+			if a.kind == doAsk {
+				early[a.cid] = true
+			}
+		}
+		if s.wants[c] == nil || len(s.wants[c].asks) == 0 {
+			t.Fatalf("%v is not asked for", c)
+		}
+		now += 2 * ms
+		from := s.wants[c].asks[0].p.id
+		s.block(now, from, c, block)
+	}
+	get := func(b cid.Cid, whole blocks.Block) {
+		if tr.get(b) == nil {
+			tr.unwant(b)
+			s.want(now, key(-1), piece{cid: b, size: block})
+			arrive(b)
+		}
+		tr.asks(b)
+		if whole != nil {
+			tr.saw(whole, key(-1))
+		}
+		ps, _ := tr.next(aheadAll)
+		for _, p := range ps {
+			tr.want(p)
+			s.want(now, key(-1), p)
+		}
+		for _, p := range ps { // what is ahead comes while the reader works
+			if s.wants[p.cid] != nil && len(s.wants[p.cid].asks) > 0 {
+				arrive(p.cid)
+				leaf, err := blocks.NewBlockWithCid(data, p.cid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				x := blocks.Block(leaf)
+				if linked(p.cid) {
+					for _, n := range nodes {
+						if n.Cid().Equals(p.cid) {
+							x = n
+							tr.saw(n, key(-1))
+						}
+					}
+				}
+				tr.put(x)
+			}
+		}
+		tr.took(block)
+		out = 0
+		for _, p := range s.list {
+			out += p.inflight
+		}
+		most = max(most, tr.bytes+out)
+	}
+	get(root.Cid(), root)
+	for i := range subtrees {
+		get(nodes[i].Cid(), nodes[i])
+		for _, c := range leaves[i*174 : (i+1)*174] {
+			get(c, nil)
+		}
+	}
+	if total := uint64(len(leaves)) * block; total < 10<<30 || most > aheadMost+4*s.lim.WindowMax {
+		t.Errorf("held %d MiB while reading %d MiB", most>>20, total>>20)
+	}
+	if n := len(tr.spots); n > 2*174+subtrees || len(s.wants) > 256 {
+		t.Errorf("%d links and %d wants are remembered at the end", n, len(s.wants))
+	}
+	t.Logf("10 GiB: at most %d MiB held or outstanding, %d links remembered at the end", most>>20, len(tr.spots))
+}

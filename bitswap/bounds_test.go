@@ -1,0 +1,87 @@
+package bitswap_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+
+	"github.com/lode-node/lode/bitswap"
+)
+
+func TestReconnectResends(t *testing.T) { // reference BS-26
+	ctx := testContext(t)
+	src := newStore()
+	root, data := addFile(t, src, 16<<20, 30)
+	a, _ := stockPeer(t, src)
+	h := newHost(t)
+	ex := newExchange(t, bitswap.Config{Host: h, Holders: held(root, info(a))})
+	cut := make(chan struct{})
+	go func() {
+		defer close(cut)
+		for ctx.Err() == nil {
+			if f, ok := ex.LastFetch(root); ok && f.Bytes > 1<<20 {
+				if err := h.Network().ClosePeer(a.ID()); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			runtime.Gosched()
+		}
+	}()
+	f := fetched(t, ctx, ex, root, data)
+	<-cut
+	if f.Path != "holders" {
+		t.Errorf("path %q, want the holder alone", f.Path)
+	}
+}
+
+func TestThousandSessionsAtOnce(t *testing.T) {
+	ctx := testContext(t)
+	const sessions = 1000
+	src := newStore()
+	var bs []blocks.Block
+	for i := range sessions {
+		b := blocks.NewBlock([]byte(fmt.Sprintf("block %d of a thousand", i)))
+		bs = append(bs, b)
+		if err := src.Put(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, _ := stockPeer(t, src)
+	b, _ := stockPeer(t, copyStore(t, src))
+	holders := held(bs[0].Cid(), info(a), info(b))
+	ex := newExchange(t, bitswap.Config{Holders: holders})
+	var all sync.WaitGroup
+	for i := range sessions {
+		all.Go(func() {
+			ctx, end := context.WithCancel(bitswap.WithFile(ctx, bs[0].Cid()))
+			defer end()
+			s := ex.NewSession(ctx)
+			mine := []cid.Cid{bs[i].Cid(), bs[(i+1)%sessions].Cid()}
+			ch, err := s.GetBlocks(ctx, mine)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			n := 0
+			for range ch {
+				n++
+			}
+			if n != len(mine) {
+				t.Errorf("session %d: %d of %d blocks", i, n, len(mine))
+			}
+		})
+	}
+	all.Wait()
+	if err := ex.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, stacks := ours(); n != 0 {
+		t.Errorf("%d goroutines left:\n%s", n, stacks)
+	}
+}
