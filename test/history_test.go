@@ -36,6 +36,19 @@ func (h *history) register(name string) {
 	h.work(name, mpow.Msg{Register: &r})
 }
 
+// quote registers name's enclave by an SGX quote.
+func (h *history) quote(name string) {
+	h.Helper()
+	r := h.registration(name)
+	g := replayGenesis(h)
+	r.Kind, r.Measurement = mpow.KindDCAP, g.Measurements[0].MRENCLAVE
+	r.Evidence = forgery(h, g.Time, mpow.ReportData(g.ChainID, r.Kind, r.Key, mpow.Account(h.id(name)), r.Height, r.BlockHash, r.StateRoot)).Quote
+	h.work(name, mpow.Msg{Register: &r})
+	if n, ok := h.view().Node(h.id(name)); !ok || n.Kind != mpow.KindDCAP || n.CPU == (mpow.Hash{}) {
+		h.Fatalf("%s registered by a quote as %+v", name, n)
+	}
+}
+
 // report reports files added and dropped in the slot that runs.
 func (h *history) report(name string, added, dropped []mpow.File) {
 	h.Helper()
@@ -93,13 +106,14 @@ func (h *history) first() {
 	if err := h.try("user", chain.Msg{Send: &chain.Send{To: h.id("other"), Amount: 1_000_000 * coin.LODE}}); err == nil {
 		h.Fatal("more was sent than there is")
 	}
-	collateral := forgery(h, replayGenesis(h).Time).Collateral
+	collateral := forgery(h, replayGenesis(h).Time, [64]byte{}).Collateral
 	h.do("other", chain.Msg{Collateral: &collateral})
 	if err := h.try("user", chain.Msg{Collateral: &collateral}); err == nil {
 		h.Fatal("the same collateral was news twice")
 	}
 	h.register("node")
 	h.register("node2")
+	h.quote("hardware")
 	h.do("node", chain.Msg{Announce: &chain.Announce{Addrs: [][]byte{ma.StringCast("/ip4/127.0.0.1/tcp/4001").Bytes()}}})
 	live, poor, off := h.testFile("live", 3<<20), h.testFile("nobody", 1<<20), h.testFile("cancelled", 1<<20)
 	h.place("user", live)

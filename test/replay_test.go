@@ -60,21 +60,26 @@ func replayGenesis(t testing.TB) chain.Genesis {
 	p = p.WithSlots(16, 2)
 	p.Market.TurnSlots, p.Market.VestSlots, p.Stake.UnbondEras = 0, 1, 2
 	g := chain.Genesis{ChainID: "dev-replay", Class: chain.ClassDev, Time: time.Unix(1_800_000_000, 0).UTC(), Params: p}
-	for _, name := range []string{"v1", "v2", "user", "other", "node", "node2", "guarantor"} {
+	for _, name := range []string{"v1", "v2", "user", "other", "node", "node2", "hardware", "guarantor"} {
 		id := idOf(t, replayKey(t, name))
 		g.Accounts = append(g.Accounts, chain.GenesisAccount{ID: id, Free: 10_000 * coin.LODE})
 		if name[0] == 'v' {
 			g.Validators = append(g.Validators, chain.GenesisValidator{ID: id, ConsensusKey: signer(name).Public().(ed25519.PublicKey), Bond: coin.LODE})
 		}
 	}
-	g.QuoteRoot = forgery(t, g.Time).Root
+	g.QuoteRoot = forgery(t, g.Time, [64]byte{}).Root
+	report := quotetest.New(g.Time).Report
+	g.Measurements = []mpow.Measurement{{MRENCLAVE: mpow.Hash(report.MRENCLAVE), Product: report.Product, MinSVN: report.SVN}}
 	return g
 }
 
-// forgery is a platform, and what an Intel of our own says of it, at a time.
-func forgery(t testing.TB, at time.Time) quotetest.Forgery {
+// forgery is a quote over data, of a platform at a time, and what an Intel of our
+// own says of it.
+func forgery(t testing.TB, at time.Time, data [64]byte) quotetest.Forgery {
 	t.Helper()
-	f, err := quotetest.New(at).Make()
+	p := quotetest.New(at)
+	p.Report.Data = data
+	f, err := p.Make()
 	if err != nil {
 		t.Fatal(err)
 	}
