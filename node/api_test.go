@@ -87,6 +87,9 @@ func TestAPIAnswers(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	n.API().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if !strings.Contains(w.Body.String(), "\nlode_market_live_files 1\n") || !strings.Contains(w.Body.String(), `lode_market_fee_grains{part="base"} `) {
+		t.Errorf("metrics: want one live file and prices: %s", w.Body)
+	}
 	if !strings.Contains(w.Body.String(), "lode_chain_height") || !strings.Contains(w.Body.String(), `lode_node_reports_total{outcome="done"}`) {
 		t.Errorf("metrics: %.300s, want height and reports", w.Body)
 	}

@@ -25,7 +25,7 @@ func newMetrics(c Chain) *metrics {
 			Name: "lode_node_reports_total", Help: "Reports to the chain, by outcome.",
 		}, []string{"outcome"}),
 	}
-	m.reg.MustRegister(m.deeds, m.reports, newCollateralCollector(c), collectors.NewGoCollector(),
+	m.reg.MustRegister(m.deeds, m.reports, newCollateralCollector(c), newChainCollector(c), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "lode_chain_height", Help: "Last committed height.",
