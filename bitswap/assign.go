@@ -196,6 +196,7 @@ func (s *schedule) sooner(a, b *speer, size uint64) *speer {
 
 // ask records that p is asked for w.
 func (s *schedule) ask(w *want, p *speer, hedge bool) {
+	why := s.choice(w, p, hedge)
 	a := ask{p: p, at: s.now, idle: len(p.asked) == 0, hedge: hedge}
 	if i := slices.IndexFunc(w.asks, func(old ask) bool { return old.p == p }); i >= 0 {
 		w.asks[i] = a
@@ -211,7 +212,7 @@ func (s *schedule) ask(w *want, p *speer, hedge bool) {
 	p.asked = append(p.asked, w)
 	p.inflight += w.size
 	prio := math.MaxInt32 - int32(w.seq%(1<<30))
-	s.out = append(s.out, action{kind: doAsk, peer: p.id, cid: w.cid, prio: prio, hedge: hedge})
+	s.out = append(s.out, action{kind: doAsk, peer: p.id, cid: w.cid, prio: prio, hedge: hedge, choice: why})
 }
 
 // dial connects to the best holders: four at once, more while wants find no

@@ -126,6 +126,7 @@ type Exchange struct {
 	trouble   *simplelru.LRU[peer.ID, Failure]   // last failure of a peer
 	fetches   []*record                          // ring of the last fetches, oldest first
 	nextID    uint64
+	steps     int // in the waterfalls of all fetches
 }
 
 var (
@@ -360,6 +361,7 @@ func (e *Exchange) act() {
 			e.noteAsk(a)
 		case doCancel:
 			e.outbox(a.peer).add(wireOp{cid: a.cid, cancel: true})
+			e.stepsOf(a.cid, Step{What: StepCancel, Peer: a.peer})
 		case doDial:
 			e.spawn(func() { e.dial(a.peer) })
 		case doFallback:
@@ -369,6 +371,7 @@ func (e *Exchange) act() {
 			e.noteOutcome(a)
 		case doStall:
 			e.m.stalls.Inc()
+			e.stepsWith(a.peer, Step{What: StepStall})
 		case doFail:
 			missing = append(missing, a.cid)
 		}

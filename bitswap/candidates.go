@@ -103,6 +103,7 @@ func (e *Exchange) dial(p peer.ID) {
 	e.mu.Lock()
 	for rec := range e.concerned(p) {
 		rec.dialled(p)
+		e.step(rec, Step{What: StepDial, Peer: p})
 	}
 	e.mu.Unlock()
 	begun := time.Now()
@@ -123,6 +124,7 @@ func (e *Exchange) dial(p peer.ID) {
 	e.m.dials.WithLabelValues("connected").Inc()
 	for rec := range e.concerned(p) {
 		rec.linked(p)
+		e.step(rec, Step{What: StepConnected, Peer: p})
 	}
 	e.sched.connected(e.now(), p, took.Microseconds()/dialTrips)
 	e.act()
@@ -145,6 +147,7 @@ func (e *Exchange) fail(p peer.ID, what string) {
 	e.trouble.Add(p, Failure{What: what, At: time.Now().UTC()})
 	for rec := range e.concerned(p) {
 		rec.failed(p, what)
+		e.step(rec, Step{What: StepFailed, Peer: p, Why: what})
 	}
 	e.log.Debug("peer failed", "peer", p, "err", what)
 }

@@ -97,6 +97,7 @@ func (e *Exchange) rescue(r *request, keys []cid.Cid) {
 // so that not every block comes twice. The caller holds mu.
 func (e *Exchange) beyond(r *request, keys []cid.Cid) {
 	r.rec.fellBack()
+	e.step(r.rec, Step{What: StepFallback, CID: keys[0], Why: because(r, len(keys))})
 	e.m.fallbacks.Inc()
 	for _, c := range keys {
 		e.lose(c)

@@ -41,6 +41,8 @@ type Fetch struct {
 	Hedges     uint64       `json:"hedges"`          // second peers asked for a late block
 	Errors     []string     `json:"errors"`          // the last 16
 	Open       int          `json:"open"`            // calls that still wait
+	Steps      []Step       `json:"steps,omitempty"` // what happened, of Trace alone: the first 192 and the last 64
+	Skipped    uint64       `json:"skipped_steps"`   // steps between these, or of an old fetch
 }
 
 // Considered is a peer that might have been asked.
@@ -74,6 +76,7 @@ type record struct {
 	roots map[cid.Cid]struct{}
 	cands map[peer.ID]struct{}
 	state *retrieval.State // of the last call that had one
+	steps waterfall
 }
 
 // Bounds of one summary.
@@ -92,6 +95,8 @@ func (e *Exchange) record(root cid.Cid) *record {
 	r := &record{Fetch: Fetch{ID: e.nextID, Root: root, Started: now, Last: now},
 		roots: map[cid.Cid]struct{}{}, cands: map[peer.ID]struct{}{}}
 	if len(e.fetches) >= fetchesKept {
+		e.steps -= len(e.fetches[0].steps.first) + len(e.fetches[0].steps.last)
+		e.fetches[0].steps = waterfall{full: true}
 		e.fetches = slices.Delete(e.fetches, 0, 1)
 	}
 	e.fetches = append(e.fetches, r)
@@ -276,6 +281,11 @@ func (e *Exchange) noteAsk(a action) {
 	if a.hedge {
 		e.m.hedges.Inc()
 	}
+	st := Step{What: StepAsk, Peer: a.peer, Choice: a.choice}
+	if a.hedge {
+		st.What = StepHedge
+	}
+	e.stepsOf(a.cid, st)
 	for _, r := range e.waiting[a.cid] {
 		if line := r.rec.asked(a.peer); line != nil {
 			line.Wants++
@@ -293,6 +303,7 @@ func (e *Exchange) noteOutcome(a action) {
 	case credit.Served, credit.Sent:
 		return
 	case credit.DontHave:
+		e.stepsOf(a.cid, Step{What: StepRefused, Peer: a.peer})
 		for _, r := range e.waiting[a.cid] {
 			if line := r.rec.asked(a.peer); line != nil {
 				line.DontHave++
@@ -321,6 +332,7 @@ func (e *Exchange) noteOutcome(a action) {
 func (e *Exchange) noteExtra(from peer.ID, c cid.Cid, size uint64) {
 	if rec, ok := e.recent.Peek(c); ok {
 		e.m.duplicates.Add(float64(size))
+		e.stepsOf(c, Step{What: StepTwice, Peer: from, Bytes: size})
 		e.sched.block(e.now(), from, c, size)
 		if rec != nil {
 			rec.Duplicates += size
@@ -349,7 +361,9 @@ func (e *Exchange) Trace(id uint64) (Fetch, bool) {
 	defer e.mu.Unlock()
 	for _, r := range e.fetches {
 		if r.ID == id {
-			return r.copy(), true
+			f := r.copy()
+			f.Steps = r.steps.all()
+			return f, true
 		}
 	}
 	return Fetch{}, false
@@ -370,6 +384,7 @@ func (e *Exchange) LastFetch(root cid.Cid) (Fetch, bool) {
 
 func (r *record) copy() Fetch {
 	f := r.Fetch
+	f.Skipped = r.steps.skipped
 	f.Considered, f.Asked, f.Errors = slices.Clone(f.Considered), slices.Clone(f.Asked), slices.Clone(f.Errors)
 	f.Tried = slices.Clone(f.Tried)
 	return f

@@ -69,6 +69,7 @@ func (s *stockSession) seen(b blocks.Block) blocks.Block {
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()
 	s.rec.got(from, pathFallback, size)
+	s.e.step(s.rec, Step{What: StepBlock, Peer: from, CID: plain.Cid(), Bytes: size, Why: byPath[pathFallback]})
 	s.e.m.received(pathFallback, size)
 	if from != "" && s.e.cfg.Strategy == Observe {
 		ev := unchosen(size, s.e.now())

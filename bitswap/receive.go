@@ -105,6 +105,7 @@ func (e *Exchange) NotifyNewBlocks(ctx context.Context, bs ...blocks.Block) erro
 			e.sched.drop(e.now(), c)
 			for _, r := range reqs {
 				r.rec.local()
+				e.step(r.rec, Step{What: StepLocal, CID: c, Bytes: uint64(len(b.RawData()))})
 				e.deliver(r, b)
 			}
 		}
@@ -156,6 +157,7 @@ func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
 		if first := r.rec.got(from, path, size); first > 0 {
 			e.m.first.Observe(first.Seconds())
 		}
+		e.step(r.rec, Step{What: StepBlock, Peer: from, CID: c, Bytes: size, Why: byPath[path]})
 		if !r.s.alone {
 			r.s.trail.saw(b, root)
 		}

@@ -179,12 +179,13 @@ const (
 
 // An action is one decision.
 type action struct {
-	kind  actionKind
-	peer  peer.ID
-	cid   cid.Cid // also of a DONT_HAVE that is booked
-	prio  int32
-	event credit.Event // for doBook
-	hedge bool         // for doAsk: a second peer for the same block
+	kind   actionKind
+	peer   peer.ID
+	cid    cid.Cid // also of a DONT_HAVE that is booked
+	prio   int32
+	event  credit.Event // for doBook
+	hedge  bool         // for doAsk: a second peer for the same block
+	choice *Choice      // for doAsk: what it was chosen by
 }
 
 type actionKind uint8

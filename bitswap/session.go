@@ -192,6 +192,8 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 		return nil, ErrClosed
 	}
 	s.rec.begin(state)
+	ticket(ctx, s.rec)
+	ticket(s.ctx, s.rec)
 	e.open[r] = struct{}{}
 	for _, b := range inline {
 		e.deliver(r, b)
@@ -385,6 +387,9 @@ func (e *Exchange) fails(c cid.Cid) {
 func (e *Exchange) finish(r *request, cause error) {
 	r.done, r.cause = true, cause
 	r.rec.end(cause)
+	if cause != nil {
+		e.step(r.rec, Step{What: StepFailed, Why: cause.Error()})
+	}
 	delete(e.open, r)
 	for _, off := range r.offs {
 		off()

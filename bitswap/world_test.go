@@ -26,6 +26,7 @@ type world struct {
 	got    uint64 // bytes of wanted blocks
 	extra  uint64 // bytes that came twice
 	stalls int
+	chose  func(action) // hears of each asking; may be nil
 }
 
 // A player is a peer with a character.
@@ -71,6 +72,9 @@ func (w *world) act() {
 		p := w.peers[a.peer]
 		switch a.kind {
 		case doAsk:
+			if w.chose != nil {
+				w.chose(a)
+			}
 			w.asked(p, a.cid)
 		case doCancel:
 			w.after(p.latency/2, func() { delete(p.owes, a.cid) })

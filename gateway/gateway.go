@@ -37,6 +37,8 @@ const (
 	HeaderHolders   = "Lode-Holders"       // accounts that by the chain hold the file, comma-separated
 	HeaderTotal     = "Lode-Holders-Total" // number of holders, of which HeaderHolders may name only some
 	HeaderChain     = "Lode-Chain"         // chain id, height, and whether the chain stands still
+	HeaderFetch     = "Lode-Fetch-Id"      // of the fetch that the answer needed, for `lode explain fetch`; none: all was here
+	HeaderTiming    = "Server-Timing"      // how long what took until the first byte went out (W3C Server Timing)
 )
 
 // A Config says what a gateway serves and within which bounds.
@@ -51,6 +53,9 @@ type Config struct {
 	// Headers returns headers of the response for the file root, as known when the request arrives; ctx is what
 	// WithFile returned. It must answer from memory and be safe for concurrent use. Nil: none.
 	Headers func(ctx context.Context, root cid.Cid) http.Header
+	// Answered returns headers known when the first byte goes out, such as which fetch it came by and how long that took;
+	// ctx is what WithFile returned, root is as there. It must answer from memory and be safe for concurrent use. Nil: none.
+	Answered func(ctx context.Context, root cid.Cid) http.Header
 	// Simulated says that the network behind this gateway simulates its enclaves: each response and the first page say so.
 	Simulated bool
 	// Status returns lines for the first page ("height 120"). Nil: none.
@@ -127,7 +132,7 @@ func New(c Config) (http.Handler, error) {
 		MetricsRegistry:             c.Registerer,
 	}, backend{blocks})
 	cors := boxo.NewHeaders(map[string][]string{
-		"Access-Control-Expose-Headers": {HeaderChain, HeaderHolders, HeaderTotal, HeaderSimulated},
+		"Access-Control-Expose-Headers": {HeaderChain, HeaderHolders, HeaderTotal, HeaderSimulated, HeaderFetch, HeaderTiming},
 	})
 	if c.DeprecatedXIpfsPath {
 		cors = cors.WithDeprecatedXIpfsPath()
@@ -174,6 +179,17 @@ func (s *server) content(w http.ResponseWriter, r *http.Request) {
 	if s.c.Headers != nil {
 		for k, v := range s.c.Headers(ctx, root) {
 			w.Header()[http.CanonicalHeaderKey(k)] = v
+		}
+	}
+	if p, ok := w.(*progress); ok {
+		begun := time.Now()
+		p.before = func(h http.Header) {
+			if s.c.Answered != nil {
+				for k, v := range s.c.Answered(ctx, root) {
+					h[http.CanonicalHeaderKey(k)] = v
+				}
+			}
+			h.Add(HeaderTiming, fmt.Sprintf("first-byte;dur=%.1f", float64(time.Since(begun).Microseconds())/1000))
 		}
 	}
 	s.ipfs.ServeHTTP(w, r.WithContext(ctx))

@@ -48,12 +48,22 @@ type progress struct {
 	renewed time.Time
 	status  int
 	bytes   int64
+	before  func(http.Header) // called once, before the headers go out; may be nil
+}
+
+// heads lets before have its say.
+func (p *progress) heads() {
+	if f := p.before; f != nil {
+		p.before = nil
+		f(p.Header())
+	}
 }
 
 // WriteHeader notes the status. Errors of the gateway's own doing are not for caches to keep.
 func (p *progress) WriteHeader(status int) {
 	if p.status == 0 {
 		p.status = status
+		p.heads()
 		if status >= http.StatusInternalServerError {
 			p.Header().Set("Cache-Control", "no-store")
 		}
@@ -76,6 +86,7 @@ func (p *progress) renew() {
 func (p *progress) Write(b []byte) (int, error) {
 	if p.status == 0 {
 		p.status = http.StatusOK
+		p.heads()
 	}
 	p.renew()
 	n, err := p.ResponseWriter.Write(b)

@@ -219,6 +219,12 @@ type (
 		bitswap.ServeStat
 	}
 
+	// FetchAnswer is GET fetches/{number}: one of them with its steps.
+	FetchAnswer struct {
+		Height int64         `json:"height"`
+		Fetch  bitswap.Fetch `json:"fetch"`
+	}
+
 	// SupplyAnswer is GET supply.
 	SupplyAnswer struct {
 		Height int64        `json:"height"`

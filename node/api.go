@@ -75,6 +75,7 @@ func (n *Node) api() http.Handler {
 	get("supply", n.getSupply)
 	get("fetches", n.getFetches)
 	get("serving", n.getServing)
+	get("fetches/{number}", n.getFetch)
 	get("collateral", n.getCollateral)
 	get("gov/proposals", n.getProposals)
 	get("gov/proposals/{number}", n.getProposal)

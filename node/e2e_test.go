@@ -308,8 +308,12 @@ func TestGatewayServesWhenTheChainHasStopped(t *testing.T) {
 	if res, _ := ask(ctx, t, edge, "/ipfs/"+a.Root.String()+"/a.txt"); res.Header.Get("Lode-Holders-Total") != "2" || len(res.Header.Values("Lode-Holders")) != 2 {
 		t.Errorf("headers %v, want two holders", res.Header)
 	}
-	if res, _ := ask(ctx, t, edge, "/ipfs/"+a.Root.String()+"/a.txt"); strings.Contains(res.Header.Get("Lode-Chain"), "stopped") {
+	res, _ := ask(ctx, t, edge, "/ipfs/"+a.Root.String()+"/a.txt")
+	if strings.Contains(res.Header.Get("Lode-Chain"), "stopped") {
 		t.Errorf("Lode-Chain: %q while blocks come", res.Header.Get("Lode-Chain"))
+	}
+	if id, timing := res.Header.Get("Lode-Fetch-Id"), res.Header.Values("Server-Timing"); id != "" || len(timing) != 2 || !strings.HasPrefix(timing[0], "cache;") {
+		t.Errorf("from the cache: fetch %q, timing %q", id, timing)
 	}
 	if err := d.Solo.Close(); err != nil {
 		t.Fatal(err)

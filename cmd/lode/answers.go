@@ -25,6 +25,7 @@ type (
 	peersAnswer      = node.PeersAnswer
 	fetchesAnswer    = node.FetchesAnswer
 	servingAnswer    = node.ServingAnswer
+	fetchAnswer      = node.FetchAnswer
 	supplyAnswer     = node.SupplyAnswer
 	collateralAnswer = node.CollateralAnswer
 	historyAnswer    = node.HistoryAnswer
