@@ -65,6 +65,10 @@ type Config struct {
 	// makes one. It must answer from memory and be safe for concurrent use. Nil
 	// takes every peer for a newcomer.
 	Score func(peer.ID) credit.Prior
+	// Owner names the owner of the group that a peer is a member of: members
+	// share its fate (spec §7.1). "" or nil: of none. It must answer from memory
+	// and be safe for concurrent use.
+	Owner func(peer.ID) peer.ID
 	// Refuse reports whether the want of p for c is answered with DONT_HAVE
 	// though the block is there. It is called for every want received and must
 	// be quick. Nil refuses nothing.
@@ -125,6 +129,7 @@ type Exchange struct {
 	holding   *simplelru.LRU[peer.ID, struct{}]  // peers that the chain named lately
 	trouble   *simplelru.LRU[peer.ID, Failure]   // last failure of a peer
 	fetches   []*record                          // ring of the last fetches, oldest first
+	askings   []*asking                          // probes under way
 	nextID    uint64
 	steps     int // in the waterfalls of all fetches
 }
@@ -161,6 +166,7 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 		m.unregister()
 		return nil, err
 	}
+	led.owner = cfg.Owner
 	e := &Exchange{
 		cfg: cfg, ledger: led, m: m, log: cfg.Logger,
 		started: time.Now(), kick: make(chan struct{}, 1),

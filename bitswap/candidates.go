@@ -83,7 +83,7 @@ func (e *Exchange) candidates(files []cid.Cid, sources []peer.AddrInfo) []source
 			}
 			seen[a.ID] = true
 			out = append(out, source{
-				Candidate: credit.Candidate{ID: a.ID, Entry: e.ledger.get(a.ID).At(e.cfg.Credit, now), Prior: e.cfg.Score(a.ID), Duty: duty},
+				Candidate: credit.Candidate{ID: a.ID, Entry: e.ledger.get(a.ID).At(e.cfg.Credit, now), Prior: e.prior(a.ID), Duty: duty},
 				Connected: e.cfg.Host.Network().Connectedness(a.ID) == libnet.Connected,
 				RTT:       e.ear.roundTrip(a.ID),
 			})

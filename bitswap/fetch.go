@@ -340,6 +340,9 @@ func (e *Exchange) noteExtra(from peer.ID, c cid.Cid, size uint64) {
 		return
 	}
 	e.m.unwanted.Inc()
+	if e.mistaken(from, c) {
+		return // booked by the probe
+	}
 	e.log.Debug("peer sent a block that nobody asked for", "peer", from, "cid", c)
 	e.sched.unwanted(e.now(), from)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -24,7 +25,8 @@ const ledgerCached = 4096
 // the batch under way, and never a part of an entry.
 type ledger struct {
 	params credit.Params
-	db     *pebble.DB // nil = memory only
+	db     *pebble.DB            // nil = memory only
+	owner  func(peer.ID) peer.ID // of a member of a group, else ""; nil = nobody is in one
 	enc    cbor.EncMode
 	dec    cbor.DecMode
 	wake   chan struct{}
@@ -116,10 +118,42 @@ func (l *ledger) read(p peer.ID) credit.Entry {
 	return e
 }
 
-// apply books ev for p.
+// groupMark begins the keys under which groups are booked; no peer ID begins so.
+const groupMark = "g"
+
+// groupOf returns the key of the group that p is a member of, "" if of none.
+func (l *ledger) groupOf(p peer.ID) peer.ID {
+	if l.owner == nil {
+		return ""
+	}
+	if o := l.owner(p); o != "" {
+		return groupMark + o
+	}
+	return ""
+}
+
+// apply books ev for p, and for its group.
 func (l *ledger) apply(p peer.ID, ev credit.Event) {
+	group := l.groupOf(p)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.book(p, ev)
+	if group != "" {
+		l.book(group, ev)
+	}
+}
+
+// prior is the chain's word on p, or what its group makes of it (spec §7.1).
+func (l *ledger) prior(p peer.ID, word credit.Prior, now int64) credit.Prior {
+	group := l.groupOf(p)
+	if group == "" {
+		return word
+	}
+	return l.params.Shared(l.get(group).At(l.params, now), word)
+}
+
+// book is apply for callers that hold mu.
+func (l *ledger) book(p peer.ID, ev credit.Event) {
 	e := l.load(p).Apply(l.params, ev)
 	l.cache.Add(p, e)
 	if l.db == nil || l.closed {
@@ -136,7 +170,7 @@ func (l *ledger) apply(p peer.ID, ev credit.Event) {
 func (l *ledger) peers() []peer.ID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.cache.Keys()
+	return slices.DeleteFunc(l.cache.Keys(), func(p peer.ID) bool { return strings.HasPrefix(string(p), groupMark) })
 }
 
 // write follows apply to disk until close.

@@ -27,6 +27,8 @@ func (e *Exchange) receiveWire(ctx context.Context, from peer.ID, msg *inbound) 
 	var wanted []blocks.Block
 	if e.cfg.Strategy == Enforce {
 		wanted = e.receive(from, msg)
+	} else {
+		e.overhear(from, msg)
 	}
 	e.mu.Unlock()
 	if len(wanted) > 0 {
@@ -46,11 +48,15 @@ func (e *Exchange) receive(from peer.ID, msg *inbound) []blocks.Block {
 		e.hear(p)
 	}
 	for _, b := range msg.Blocks() {
+		if e.probed(from, b) {
+			continue
+		}
 		if e.arrived(from, b) {
 			wanted = append(wanted, b)
 		}
 	}
 	if not := msg.DontHaves(); len(not) > 0 {
+		e.denied(from, not)
 		e.sched.dontHave(e.now(), from, not...)
 	}
 	e.act()

@@ -97,7 +97,7 @@ func (e *Exchange) gave(p peer.ID, blocks, bytes int) {
 // against what it took, then its credit on chain, by the prior. One that never
 // gave anything and of which the chain says nothing is a newcomer, 0.
 func (e *Exchange) weight(p peer.ID) uint64 {
-	entry, prior := e.ledger.get(p), e.cfg.Score(p)
+	entry, prior := e.ledger.get(p), e.prior(p)
 	return shareOf(entry, prior, e.cfg.Credit)
 }
 

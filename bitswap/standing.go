@@ -46,7 +46,7 @@ func (e *Exchange) Peers() []PeerStat {
 // Peer returns what we think of p now, a stranger included.
 func (e *Exchange) Peer(p peer.ID) PeerStat {
 	now, par := e.now(), e.cfg.Credit
-	entry, prior := e.ledger.get(p).At(par, now/1_000_000), e.cfg.Score(p)
+	entry, prior := e.ledger.get(p).At(par, now/1_000_000), e.prior(p)
 	s := PeerStat{
 		ID: p, Micros: credit.Expect(par, entry, prior, typicalBlock), Score: par.Score(entry, prior),
 		Terms: credit.Explain(par, entry, prior, typicalBlock), Entry: entry, Prior: prior,
@@ -60,4 +60,35 @@ func (e *Exchange) Peer(p peer.ID) PeerStat {
 		s.Quarantined = max(sp.until-now, 0)
 	}
 	return s
+}
+
+// prior is what is thought of p before anything is known of itself.
+func (e *Exchange) prior(p peer.ID) credit.Prior {
+	return e.ledger.prior(p, e.cfg.Score(p), e.now()/1_000_000)
+}
+
+// A Rank is a standing with every step that leads to it.
+type Rank struct {
+	PeerStat
+	Word    credit.Prior   `json:"word"`            // of the chain; the same as Prior unless there is a group
+	Owner   peer.ID        `json:"owner,omitempty"` // of its group
+	Group   *credit.Entry  `json:"group,omitempty"` // what is booked of all its members together
+	Account credit.Account `json:"account"`
+	Place   int            `json:"place"` // among Of, 1 is the best; 0 = not one of them: nothing is known of it
+	Of      int            `json:"of"`    // peers in [Exchange.Peers]
+}
+
+// Rank returns the standing of p, why, and what place that is. Its Micros is
+// that of Peers.
+func (e *Exchange) Rank(p peer.ID) Rank {
+	r := Rank{PeerStat: e.Peer(p), Word: e.cfg.Score(p)}
+	r.Account = e.cfg.Credit.Account(r.Entry, r.Prior, typicalBlock)
+	if group := e.ledger.groupOf(p); group != "" {
+		entry := e.ledger.get(group).At(e.cfg.Credit, e.now()/1_000_000)
+		r.Owner, r.Group = group[len(groupMark):], &entry
+	}
+	all := e.Peers()
+	r.Of = len(all)
+	r.Place = 1 + slices.IndexFunc(all, func(s PeerStat) bool { return s.ID == p })
+	return r
 }

@@ -64,14 +64,20 @@ func (p Params) fill(prior Prior) Prior {
 // countCap bounds a decayed count that came from a disk: a million requests.
 const countCap = million * million
 
-// lower returns m − sd of Beta(a, b), in ppm, with a and b in millionths.
+// lower returns the mean of the posterior less its standard deviation, in ppm.
 func (p Params) lower(e Entry, prior Prior) uint64 {
+	m, sd := p.posterior(e, prior)
+	return m - min(sd, m)
+}
+
+// posterior returns mean and standard deviation of Beta(a, b), in ppm, with a and
+// b in millionths.
+func (p Params) posterior(e Entry, prior Prior) (m, sd uint64) {
 	prior = p.fill(prior)
 	a := min(add(e.DutyHits, e.Hits), countCap) + prior.Weight*prior.P
 	b := min(add(e.DutyMisses, e.Misses), countCap) + prior.Weight*(million-prior.P)
-	m := coin.MulDiv(a, million, a+b)
-	sd := isqrt(coin.MulDiv(m*(million-m), million, a+b+million))
-	return m - min(sd, m)
+	m = coin.MulDiv(a, million, a+b)
+	return m, isqrt(coin.MulDiv(m*(million-m), million, a+b+million))
 }
 
 // isqrt returns ⌊√x⌋.

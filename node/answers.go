@@ -11,6 +11,7 @@ import (
 	"github.com/lode-node/lode/chain"
 	"github.com/lode-node/lode/chain/gpos"
 	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/credit"
 	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
 )
@@ -205,6 +206,41 @@ type (
 	Peer struct {
 		bitswap.PeerStat
 		Kind string `json:"kind,omitempty"` // sgx, simulated; empty: proves nothing
+	}
+
+	// RankAnswer is GET peers/{id}: what the exchange thinks of one peer, and every
+	// step that leads to it.
+	RankAnswer struct {
+		Height int64         `json:"height"`
+		Rank   bitswap.Rank  `json:"rank"`
+		Kind   string        `json:"kind,omitempty"` // sgx, simulated; empty: proves nothing
+		Chain  []credit.Part `json:"chain"`          // sum to the chance that the chain gives it, ppm
+	}
+
+	// CheckAnswer is GET check/{cid}: every holder was asked for the same blocks.
+	CheckAnswer struct {
+		Height  int64     `json:"height"`
+		Root    cid.Cid   `json:"root"`
+		Seed    uint64    `json:"seed"` // of the path below the root; ?seed= asks for the same again
+		Holders []Checked `json:"holders"`
+		Good    int       `json:"good"` // holders that served all they were asked for
+	}
+	// A Checked is a holder that was asked for the root, and for one block below
+	// each block that has any, drawn by the seed.
+	Checked struct {
+		Node     peer.ID         `json:"node"`
+		Owner    peer.ID         `json:"owner"`
+		Kind     string          `json:"kind"` // sgx, simulated
+		Last     mpow.Slot       `json:"last"` // slot of its last proof
+		Verdict  bitswap.Verdict `json:"verdict"`
+		Blocks   int             `json:"blocks"` // served, each checked by its hash
+		Bytes    uint64          `json:"bytes"`
+		Dial     int64           `json:"dial_us"`  // to connect; 0 = connected before
+		First    int64           `json:"first_us"` // from asking for the root to having it
+		Took     int64           `json:"took_us"`  // in all
+		Path     []cid.Cid       `json:"path"`     // what was asked for
+		Error    string          `json:"error,omitempty"`
+		Expected uint64          `json:"expected_us"` // for a block of 256 KiB, by our own books
 	}
 
 	// FetchesAnswer is GET fetches: the last ones, the newest last.

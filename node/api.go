@@ -72,6 +72,8 @@ func (n *Node) api() http.Handler {
 	get("era", n.getEra)
 	get("validators", n.getValidators)
 	get("peers", n.getPeers)
+	get("peers/{id}", n.getRank)
+	get("check/{cid}", n.getCheck)
 	get("supply", n.getSupply)
 	get("fetches", n.getFetches)
 	get("serving", n.getServing)

@@ -25,6 +25,7 @@ import (
 
 	"github.com/lode-node/lode/bitswap"
 	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/credit"
 	"github.com/lode-node/lode/enclave"
 	"github.com/lode-node/lode/enclave/prover"
@@ -108,6 +109,7 @@ type Node struct {
 	faults *Faults
 	store  *store
 	priors *lru.Cache[peer.ID, known]
+	owners *lru.Cache[peer.ID, owned]
 	ex     *bitswap.Exchange
 
 	genesis  chain.Genesis // zero when Chain was given
@@ -291,6 +293,9 @@ func (n *Node) openExchange() (err error) {
 	if n.priors, err = lru.New[peer.ID, known](priorsKept); err != nil {
 		return err
 	}
+	if n.owners, err = lru.New[peer.ID, owned](priorsKept); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.opened = append(n.opened, func() error { cancel(); return nil })
 	routers, err := n.openRouters()
@@ -309,7 +314,7 @@ func (n *Node) openExchange() (err error) {
 		ledger = n.home.Path(dirLedger)
 	}
 	n.ex, err = bitswap.New(ctx, bitswap.Config{
-		Host: n.host, Blocks: served{n.store}, Routing: routers, Web: n.web(), Holders: n.holders, Score: n.prior,
+		Host: n.host, Blocks: served{n.store}, Routing: routers, Web: n.web(), Holders: n.holders, Score: n.prior, Owner: n.owner,
 		Ledger: ledger, Serve: n.c.Bitswap.serve(), Strategy: n.c.Bitswap.Strategy, Logger: n.log.With("room", "bitswap"), Registerer: n.metrics.reg,
 	})
 	if err != nil {
@@ -368,13 +373,40 @@ func (n *Node) prior(p peer.ID) credit.Prior {
 	if k, ok := n.priors.Get(p); ok && k.height == v.Height() {
 		return k.prior
 	}
-	var prior credit.Prior
-	if node, ok := v.Node(p); ok {
-		proven := node.LastSlot > 0 && node.LastSlot+1 >= v.Slot()
-		prior = credit.Default().Chain(proven, v.Credit(peer.ID(node.Owner())))
-	}
+	prior := credit.Default().Chain(n.word(v, p))
 	n.priors.Add(p, known{v.Height(), prior})
 	return prior
+}
+
+// word is what the chain says of p: whether it proved anything in the last slot,
+// and the credit of its owner. Of a peer that it does not know, neither.
+func (n *Node) word(v *chain.View, p peer.ID) (proven bool, onChain coin.Amount) {
+	node, ok := v.Node(p)
+	if !ok {
+		return false, 0
+	}
+	return node.LastSlot > 0 && node.LastSlot+1 >= v.Slot(), v.Credit(peer.ID(node.Owner()))
+}
+
+// owner names the owner of the group that p is a member of, "" if of none
+// (spec §3.8).
+func (n *Node) owner(p peer.ID) peer.ID {
+	v := n.chain.View()
+	if o, ok := n.owners.Get(p); ok && o.height == v.Height() {
+		return o.owner
+	}
+	var owner peer.ID
+	if node, ok := v.Node(p); ok && peer.ID(node.Owner()) != p {
+		owner = peer.ID(node.Owner())
+	}
+	n.owners.Add(p, owned{v.Height(), owner})
+	return owner
+}
+
+// An owned is an owner read at a height.
+type owned struct {
+	height int64
+	owner  peer.ID
 }
 
 // priorsKept is how many peers' priors are remembered.

@@ -26,6 +26,8 @@ type (
 	fetchesAnswer    = node.FetchesAnswer
 	servingAnswer    = node.ServingAnswer
 	fetchAnswer      = node.FetchAnswer
+	rankAnswer       = node.RankAnswer
+	checkAnswer      = node.CheckAnswer
 	supplyAnswer     = node.SupplyAnswer
 	collateralAnswer = node.CollateralAnswer
 	historyAnswer    = node.HistoryAnswer

@@ -22,6 +22,13 @@ func (c *cli) explainCmd() *cobra.Command {
 			}
 			return ask(c, cmd, "/fetches/"+args[0], printFetch)
 		}},
+		&cobra.Command{Use: "rank PEER", Short: "what a node expects of a peer, and every step that leads to it", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := parseAccount("peer", args[0])
+			if err != nil {
+				return err
+			}
+			return ask(c, cmd, "/peers/"+id.String(), printRank)
+		}},
 	)
 	return cmd
 }
@@ -113,3 +120,53 @@ var kinds = map[string]string{
 
 // percent prints ppm.
 func percent(ppm uint64) string { return fmt.Sprintf("%.1f %%", float64(ppm)/10_000) }
+
+// printRank shows how the rank of a peer adds up.
+func printRank(w io.Writer, a rankAnswer) {
+	r, acc := a.Rank, a.Rank.Account
+	place := "none: nothing is known of it"
+	if r.Place > 0 {
+		place = fmt.Sprintf("%d of %d", r.Place, r.Of)
+	}
+	fields(w, "peer", r.ID, "kind", a.Kind, "place", place, "expected for 256 KiB", micros(r.Micros), "connected", r.Connected,
+		"owes a file fetched lately", r.Holder, "owner of its group", r.Owner, "gave us", size(r.Entry.In), "took from us", size(r.Entry.Out), "last failure", r.LastFailure.What)
+	if r.Quarantined > 0 {
+		fields(w, "not asked for", micros(uint64(r.Quarantined)))
+	}
+	fmt.Fprintln(w, "\n1. what the chain says of it:")
+	var t table
+	t.row("PART", "CHANCE", "WHY")
+	sum := uint64(0)
+	for _, p := range a.Chain {
+		t.row(p.Name, percent(p.PPM), p.Why)
+		sum += p.PPM
+	}
+	t.row("sum", percent(sum), "")
+	if r.Group != nil {
+		t.row("its group", percent(r.Prior.P), fmt.Sprintf("what was seen of all its members: %d served, %d not", r.Group.Duty.Served+r.Group.Other.Served, r.Group.Duty.Missed()+r.Group.Other.Missed()))
+	}
+	t.print(w)
+	fmt.Fprintln(w, "\n2. what was seen of it, in requests:")
+	t = table{}
+	t.row("INPUT", "SERVED", "MISSED, WEIGHED", "WHY")
+	for _, in := range acc.Inputs {
+		t.row(in.Name, millionths(in.Hits), millionths(in.Misses), in.Why)
+	}
+	t.row("sum", millionths(acc.Hits), millionths(acc.Misses), "")
+	t.print(w)
+	fmt.Fprintf(w, "mean %s − deviation %s = serves at least %s", percent(acc.Mean), percent(acc.Deviation), percent(acc.P))
+	if acc.P < acc.Floor {
+		fmt.Fprintf(w, ", below the floor of %s: asked only if nobody better is left", percent(acc.Floor))
+	}
+	fmt.Fprintln(w, "\n\n3. the expected time:")
+	t = table{}
+	t.row("TERM", "TIME", "WHY")
+	for _, term := range acc.Terms {
+		t.row(term.Name, micros(term.Micros), term.Why)
+	}
+	t.row("sum", micros(acc.Micros), "")
+	t.print(w)
+}
+
+// millionths prints a count in millionths of a request.
+func millionths(n uint64) string { return fmt.Sprintf("%.2f", float64(n)/million) }

@@ -1,0 +1,73 @@
+package credit_test
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/credit"
+)
+
+// TestAccountsAddUp: for any history each step leads to the number that ranks.
+func TestAccountsAddUp(t *testing.T) { // spec §7.2
+	r := rand.New(rand.NewPCG(1, 1))
+	par := credit.Default()
+	for range 2000 {
+		var e credit.Entry
+		at := int64(1_790_000_000)
+		for range r.IntN(40) {
+			at += r.Int64N(40_000)
+			e = e.Apply(par, credit.Event{Kind: credit.Kind(1 + r.IntN(7)), Duty: r.IntN(2) == 0, Bytes: r.Uint64N(1 << 20), TTFB: r.Uint64N(1 << 20), Rate: r.Uint64N(1 << 24), At: at})
+		}
+		proven, onChain := r.IntN(2) == 0, coin.Amount(r.Uint64N(uint64(20*coin.LODE)))
+		prior := par.Chain(proven, onChain)
+		sum := uint64(0)
+		for _, p := range par.ChainParts(proven, onChain) {
+			sum += p.PPM
+		}
+		if sum != prior.P {
+			t.Fatalf("parts %+v sum to %d, the prior is %d", par.ChainParts(proven, onChain), sum, prior.P)
+		}
+		size := r.Uint64N(1 << 20)
+		a := par.Account(e, prior, size)
+		var hits, misses, micros uint64
+		for _, in := range a.Inputs {
+			hits, misses = hits+in.Hits, misses+in.Misses
+		}
+		for _, term := range a.Terms {
+			micros += term.Micros
+		}
+		if want := credit.Expect(par, e, prior, size); hits != a.Hits || misses != a.Misses || micros != a.Micros || a.Micros != want || a.P != par.Score(e, prior).P || a.P != a.Mean-min(a.Deviation, a.Mean) {
+			t.Fatalf("%+v of %+v does not add up to %d", a, e, want)
+		}
+		if mean := coin.MulDiv(a.Hits, 1_000_000, a.Hits+a.Misses); a.Mean != mean {
+			t.Fatalf("mean %d of %d hits and %d misses, want %d", a.Mean, a.Hits, a.Misses, mean)
+		}
+	}
+}
+
+// TestAMemberSharesTheFateOfItsGroup: a new node of a bad owner begins where the
+// others have brought it, a good owner's no worse than alone.
+func TestAMemberSharesTheFateOfItsGroup(t *testing.T) { // spec §7.1
+	par := credit.Default()
+	word := par.Chain(true, 0)
+	if got := par.Shared(credit.Entry{}, word); got != word {
+		t.Errorf("nothing seen: got %+v, want the chain's %+v", got, word)
+	}
+	var bad, good credit.Entry
+	for i := range int64(40) {
+		bad = bad.Apply(par, credit.Event{Kind: credit.DontHave, Duty: true, At: 1_790_000_000 + 60*i})
+		good = good.Apply(par, credit.Event{Kind: credit.Served, Duty: true, At: 1_790_000_000 + 60*i})
+	}
+	alone, down, up := par.Score(credit.Entry{}, word), par.Score(credit.Entry{}, par.Shared(bad, word)), par.Score(credit.Entry{}, par.Shared(good, word))
+	if down.P >= par.Floor || up.P <= alone.P {
+		t.Errorf("a newcomer has %d ppm alone, %d beside bad ones, %d beside good ones; want the second below the floor of %d", alone.P, down.P, up.P, par.Floor)
+	}
+	var own credit.Entry // its own good name, and one bad sibling, is worth more than nothing
+	for i := range int64(60) {
+		own = own.Apply(par, credit.Event{Kind: credit.Served, Duty: true, At: 1_790_000_000 + 60*i})
+	}
+	if got := par.Score(own, par.Shared(bad, word)); got.P < 500_000 {
+		t.Errorf("who served 60 times has %d ppm beside bad ones: it must be able to live that down", got.P)
+	}
+}
