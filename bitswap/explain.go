@@ -258,6 +258,9 @@ func (e *Exchange) fetchesOf(c cid.Cid) []*record {
 			out = append(out, r.rec)
 		}
 	}
+	if s := e.ahead[c]; s != nil && !slices.Contains(out, s.rec) {
+		out = append(out, s.rec)
+	}
 	if len(out) == 0 {
 		if r, ok := e.recent.Peek(c); ok && r != nil {
 			out = append(out, r)

@@ -81,7 +81,7 @@ func (e *Exchange) Probe(ctx context.Context, p peer.AddrInfo, c cid.Cid, duty b
 	out.Dial, out.Took = dial, max(time.Since(begun).Microseconds(), 1)
 	e.mu.Lock()
 	e.askings = slices.DeleteFunc(e.askings, func(x *asking) bool { return x == a })
-	if out.Verdict == VerdictSilent && len(e.waiting[c]) == 0 && !e.closed {
+	if out.Verdict == VerdictSilent && len(e.waiting[c]) == 0 && e.ahead[c] == nil && !e.closed {
 		e.outbox(p.ID).add(wireOp{cid: c, cancel: true})
 		e.recent.Add(c, nil) // what comes yet was asked for
 	}
@@ -126,7 +126,7 @@ func (e *Exchange) probed(from peer.ID, b blocks.Block) bool {
 			found = true
 		}
 	}
-	return found && len(e.waiting[b.Cid()]) == 0
+	return found && len(e.waiting[b.Cid()]) == 0 && e.ahead[b.Cid()] == nil
 }
 
 // denied tells the probes of from that it has not got cs. The caller holds mu.

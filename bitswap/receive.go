@@ -158,6 +158,7 @@ func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
 		early.trail.saw(b, root)
 		early.trail.put(b)
 		early.rec.got(from, path, size)
+		e.step(early.rec, Step{What: StepBlock, Peer: from, CID: c, Bytes: size, Why: "ahead of the reader"})
 	}
 	for _, r := range reqs {
 		if first := r.rec.got(from, path, size); first > 0 {
