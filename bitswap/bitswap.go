@@ -97,6 +97,7 @@ type Exchange struct {
 	client *client.Client
 	server blockServer
 	ledger *ledger
+	tags   *tagger
 	m      *metrics
 	log    *slog.Logger
 
@@ -177,6 +178,7 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 		holding: lru[peer.ID, struct{}](peersNoted), trouble: lru[peer.ID, Failure](peersNoted),
 	}
 	e.epoch = e.started.UnixMicro()
+	e.tags = &tagger{tell: cfg.Host.ConnManager(), told: lru[peer.ID, int64](peersNoted)}
 	e.ctx, e.cancel = context.WithCancel(ctx)
 	e.ear = &ear{Host: cfg.Host}
 	e.links = network.NewConnectEventManager()
@@ -373,7 +375,7 @@ func (e *Exchange) act() {
 		case doFallback:
 			orphans = append(orphans, a.cid)
 		case doBook:
-			e.ledger.apply(a.peer, a.event)
+			e.book(a.peer, a.event)
 			e.noteOutcome(a)
 		case doStall:
 			e.m.stalls.Inc()

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/fxamacker/cbor/v2"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -15,9 +16,14 @@ import (
 	"github.com/lode-node/lode/credit"
 )
 
-// ledgerCached is how many entries are kept in memory. On disk none is ever
-// deleted: a bad name that could be forgotten would be worth nothing.
-const ledgerCached = 4096
+// ledgerCached is how many entries are kept in memory, and ledgerMost how many on
+// disk. Beyond that an eighth of them goes: who only took from us first, since
+// such names cost nothing to make; then who was heard of longest ago, whose counts
+// have faded.
+const (
+	ledgerCached = 4096
+	ledgerMost   = 1 << 20
+)
 
 // A ledger holds an entry for each peer that we had to do with (spec §7.1). Its
 // methods may be called concurrently. What was applied is on disk soon after:
@@ -31,6 +37,8 @@ type ledger struct {
 	dec    cbor.DecMode
 	wake   chan struct{}
 	done   chan struct{} // closed when the writer has ended
+	most   int           // entries on disk
+	kept   int           // entries on disk, of the writer alone
 
 	order sync.Mutex // held while a batch goes to disk, so that an older entry never follows a newer
 
@@ -44,6 +52,11 @@ type ledger struct {
 
 // openLedger opens the ledger in dir, or one in memory if dir is empty.
 func openLedger(dir string, params credit.Params) (*ledger, error) {
+	return openLedgerOn(vfs.Default, dir, params, ledgerMost)
+}
+
+// openLedgerOn is openLedger on a file system, for at most most entries.
+func openLedgerOn(fs vfs.FS, dir string, params credit.Params, most int) (*ledger, error) {
 	enc, err := cbor.CoreDetEncOptions().EncMode()
 	if err != nil {
 		return nil, fmt.Errorf("bitswap ledger: %w", err)
@@ -56,7 +69,7 @@ func openLedger(dir string, params credit.Params) (*ledger, error) {
 		return nil, fmt.Errorf("bitswap ledger: %w", err)
 	}
 	l := &ledger{
-		params: params, enc: enc, dec: dec, wake: make(chan struct{}, 1), done: make(chan struct{}),
+		params: params, enc: enc, dec: dec, most: most, wake: make(chan struct{}, 1), done: make(chan struct{}),
 		cache: lru[peer.ID, credit.Entry](ledgerCached), dirty: map[peer.ID]credit.Entry{},
 	}
 	if dir == "" {
@@ -65,9 +78,12 @@ func openLedger(dir string, params credit.Params) (*ledger, error) {
 	}
 	c := pebble.NewCache(1 << 20)
 	defer c.Unref()
-	l.db, err = pebble.Open(dir, &pebble.Options{Cache: c, MemTableSize: 1 << 20, Logger: quiet{}})
+	l.db, err = pebble.Open(dir, &pebble.Options{FS: fs, Cache: c, MemTableSize: 1 << 20, Logger: quiet{}})
 	if err != nil {
 		return nil, fmt.Errorf("bitswap ledger %s: %w", dir, err)
+	}
+	if l.kept, err = l.count(); err != nil {
+		return nil, errors.Join(fmt.Errorf("bitswap ledger %s: %w", dir, err), l.db.Close())
 	}
 	go l.write()
 	return l, nil
@@ -191,6 +207,9 @@ func (l *ledger) flush() {
 	batch := l.saving
 	l.mu.Unlock()
 	err := l.save(batch)
+	if err == nil && l.kept > l.most {
+		err = l.trim()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.saving = nil
@@ -207,7 +226,15 @@ func (l *ledger) save(dirty map[peer.ID]credit.Entry) error {
 	slices.Sort(ids)
 	b := l.db.NewBatch()
 	defer b.Close()
+	added := 0
 	for _, p := range ids {
+		if _, old, err := l.db.Get([]byte(p)); err == nil {
+			old.Close()
+		} else if errors.Is(err, pebble.ErrNotFound) {
+			added++
+		} else {
+			return err
+		}
 		raw, err := l.enc.Marshal(dirty[p])
 		if err != nil {
 			return err
@@ -216,7 +243,11 @@ func (l *ledger) save(dirty map[peer.ID]credit.Entry) error {
 			return err
 		}
 	}
-	return b.Commit(pebble.Sync)
+	if err := b.Commit(pebble.Sync); err != nil {
+		return err
+	}
+	l.kept += added
+	return nil
 }
 
 // close writes what is left. Later entries stay in memory.

@@ -75,7 +75,7 @@ func (s *stockSession) seen(b blocks.Block) blocks.Block {
 		ev := unchosen(size, s.e.now())
 		ev.TTFB = uint64(max(delay.Microseconds(), 1))
 		_, ev.Duty = s.e.holding.Peek(from)
-		s.e.ledger.apply(from, ev)
+		s.e.book(from, ev)
 	}
 	return plain
 }

@@ -112,7 +112,7 @@ func (e *Exchange) judge(p peer.ID, out Probe, duty bool, size uint64) {
 	if e.ctx.Err() != nil {
 		return // we ended it, not the peer
 	}
-	e.ledger.apply(p, ev)
+	e.book(p, ev)
 	e.m.outcome(ev)
 }
 

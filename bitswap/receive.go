@@ -144,7 +144,7 @@ func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
 	if !asked {
 		path = pathFallback
 		if from != "" { // boxo's client names nobody for a block of our own store
-			e.ledger.apply(from, unchosen(size, e.now()))
+			e.book(from, unchosen(size, e.now()))
 			e.stockGave(c, size)
 		}
 	}

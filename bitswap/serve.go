@@ -90,7 +90,7 @@ func (e *Exchange) gave(p peer.ID, blocks, bytes int) {
 		return
 	}
 	e.m.sent.Add(float64(bytes))
-	e.ledger.apply(p, credit.Event{Kind: credit.Sent, Bytes: uint64(bytes), At: e.now() / 1_000_000})
+	e.book(p, credit.Event{Kind: credit.Sent, Bytes: uint64(bytes), At: e.now() / 1_000_000})
 }
 
 // weight is the share of p while others wait (spec §7.4): first what it gave us

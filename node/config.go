@@ -94,6 +94,7 @@ type APIConfig struct {
 // KeeperConfig is this node's policy on orders; none of it is consensus.
 type KeeperConfig struct {
 	TargetReplicas int      `toml:"target_replicas"` // orders with so many replicas are left alone
+	PreferKnown    bool     `toml:"prefer_known"`    // orders whose sources or holders have served this node come first, those of nodes that failed it last
 	Parallel       int      `toml:"parallel"`        // files fetched at once
 	Capacity       uint64   `toml:"capacity"`        // most bytes of files to seal
 	SRDUnits       int      `toml:"srd_units"`       // sealed random data to keep, in units (spec §3.23)
@@ -188,7 +189,7 @@ func Defaults(i int) Config {
 		},
 		Comet:   CometConfig{Listen: "127.0.0.1:" + port(24002)},
 		Gateway: GatewayConfig{Listen: "127.0.0.1:" + port(8080), Deadline: Duration(30 * time.Second)},
-		Keeper:  KeeperConfig{TargetReplicas: 4, Parallel: 2, Capacity: 1 << 40, SRDUnits: 4, FetchTimeout: Duration(time.Minute)},
+		Keeper:  KeeperConfig{TargetReplicas: 4, PreferKnown: true, Parallel: 2, Capacity: 1 << 40, SRDUnits: 4, FetchTimeout: Duration(time.Minute)},
 		Cache:   CacheConfig{Memory: 64 << 20, Disk: 1 << 30},
 		Bitswap: BitswapConfig{
 			Strategy: "enforce", HTTP: HTTPPublic, Server: "lode", Wants: 8192, Lookups: 100_000, PeerLookups: 10_000, SmallBlock: 1024, DontHave: true,

@@ -20,6 +20,7 @@ import (
 
 	"github.com/lode-node/lode/bitswap"
 	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/credit"
 	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
 )
@@ -126,6 +127,11 @@ func (k *keeper) look(ctx context.Context) (scene, error) {
 		Held: map[cid.Cid]uint64{}, Pending: map[cid.Cid]bool{}, Busy: map[cid.Cid]bool{}, Failed: map[cid.Cid]bool{},
 		SRD: info.SRDBytes, Unit: v.Params().Mpow.SRDUnit, Config: k.c,
 		Orders: orders(v, k.me),
+	}
+	for i, o := range sc.Orders {
+		if k.c.PreferKnown && o.Turn && !o.Mine && o.Replicas < k.c.TargetReplicas {
+			sc.Orders[i].From = k.trust(v, o)
+		}
 	}
 	sc.Config.Capacity = min(k.c.Capacity, k.room(info))
 	for _, f := range files {
@@ -370,6 +376,40 @@ func (k *keeper) sources(o order) []peer.AddrInfo {
 	}
 	infos, _ := parseAddrs(good)
 	return infos
+}
+
+// trust says what our books say of those who could give o: the best of its
+// sources and holders counts.
+func (k *keeper) trust(v *chain.View, o order) trust {
+	best, floor := failed, credit.Default().Floor
+	named := false
+	see := func(p peer.ID) {
+		if p == k.me {
+			return
+		}
+		named = true
+		s := k.ex.Peer(p)
+		t := untried
+		switch {
+		case s.Score.P < floor:
+			t = failed
+		case s.Entry.In > 0:
+			t = trusted
+		}
+		if t.rank() < best.rank() {
+			best = t
+		}
+	}
+	for _, s := range k.sources(o) {
+		see(s.ID)
+	}
+	for _, h := range v.Holders(o.Root) {
+		see(h.Node)
+	}
+	if !named {
+		return untried
+	}
+	return best
 }
 
 // orders lists what the keeper looks at of all files on chain.

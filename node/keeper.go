@@ -20,7 +20,20 @@ type order struct {
 	Seat     bool     // settling the file now would give this node a paid place
 	Turn     bool     // this node's owner may be seated by now (spec §5.4)
 	Sources  []string // multiaddrs of who serves the first copy
+	From     trust    // in the best of those who could give it
 }
+
+// A trust is what this node's own books say of who could give a file.
+type trust int8
+
+const (
+	untried trust = iota // nothing is known, or nobody is named
+	trusted              // has served this node before
+	failed               // below the floor: all of them have failed this node
+)
+
+// rank orders trusts, the best first.
+func (t trust) rank() int { return [...]int{untried: 1, trusted: 0, failed: 2}[t] }
 
 // A scene is all that decide looks at: what is, not what was asked before.
 type scene struct {
@@ -58,8 +71,10 @@ type deed struct {
 // decide says what to do about sc. The same scene gives the same deeds, so
 // whatever failed is simply decided again. Drops come first, since they free
 // space; then files that did not fail last time, so that an order which nobody
-// serves keeps no other waiting; then files begun earlier; then the smallest
-// ones, which cost least to be wrong about.
+// serves keeps no other waiting; then files begun earlier; then those to be had of
+// nodes that have served this one before, and last those of nodes that have failed
+// it (Config.PreferKnown); then the smallest ones, which cost least to be wrong
+// about.
 func decide(sc scene) []deed {
 	byRoot := map[cid.Cid]order{}
 	for _, o := range sc.Orders {
@@ -79,7 +94,7 @@ func decide(sc scene) []deed {
 	wanted := slices.DeleteFunc(slices.Clone(sc.Orders), func(o order) bool { return !wants(sc, o) })
 	slices.SortFunc(wanted, func(a, b order) int {
 		return cmp.Or(compareBool(sc.Failed[a.Root], sc.Failed[b.Root]),
-			-compareBool(sc.Pending[a.Root], sc.Pending[b.Root]), cmp.Compare(a.Size, b.Size), bytes.Compare(a.Root.Bytes(), b.Root.Bytes()))
+			-compareBool(sc.Pending[a.Root], sc.Pending[b.Root]), preferred(sc, a)-preferred(sc, b), cmp.Compare(a.Size, b.Size), bytes.Compare(a.Root.Bytes(), b.Root.Bytes()))
 	})
 	var used uint64
 	for _, n := range sc.Held {
@@ -108,6 +123,15 @@ func decide(sc scene) []deed {
 		deeds = append(deeds, deed{Verb: fill, Units: units, Why: "sealed random data fills what files leave"})
 	}
 	return deeds
+}
+
+// preferred is where o stands by who could give it, 0 the best; all alike where
+// that is not to count.
+func preferred(sc scene, o order) int {
+	if !sc.Config.PreferKnown {
+		return 0
+	}
+	return o.From.rank()
 }
 
 // wants tells whether to fetch o: a running order that lacks holders, at our

@@ -45,7 +45,7 @@ func TestDecide(t *testing.T) {
 			Busy:    map[cid.Cid]bool{},
 			Failed:  map[cid.Cid]bool{},
 			SRD:     40, Unit: 10,
-			Config: KeeperConfig{TargetReplicas: 4, Parallel: 2, Capacity: 1000, SRDUnits: 4},
+			Config: KeeperConfig{TargetReplicas: 4, PreferKnown: true, Parallel: 2, Capacity: 1000, SRDUnits: 4},
 		}
 	}
 	for _, c := range []struct {
@@ -54,6 +54,16 @@ func TestDecide(t *testing.T) {
 		want   []string
 	}{
 		{"a pending order at our turn", func(*scene) {}, []string{"fetch 1"}},
+		{"who served us before comes first, who failed us last, whatever the size", func(s *scene) {
+			s.Config.Parallel = 3
+			s.Orders[0].From = failed
+			s.Orders = append(s.Orders, order{Root: root(2), Size: 300, State: market.Pending, Turn: true, From: trusted}, order{Root: root(3), Size: 200, State: market.Pending, Turn: true})
+		}, []string{"fetch 2", "fetch 3", "fetch 1"}},
+		{"unless the settings say that it does not matter", func(s *scene) {
+			s.Config.Parallel, s.Config.PreferKnown = 3, false
+			s.Orders[0].From = failed
+			s.Orders = append(s.Orders, order{Root: root(2), Size: 300, State: market.Pending, Turn: true, From: trusted}, order{Root: root(3), Size: 200, State: market.Pending, Turn: true})
+		}, []string{"fetch 1", "fetch 3", "fetch 2"}},
 		{"live and short of holders", func(s *scene) { s.Orders[0].State, s.Orders[0].Replicas = market.Live, 3 }, []string{"fetch 1"}},
 		{"live with enough holders", func(s *scene) { s.Orders[0].State, s.Orders[0].Replicas = market.Live, 4 }, nil},
 		{"not our turn yet", func(s *scene) { s.Orders[0].Turn = false }, nil},
