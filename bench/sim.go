@@ -25,6 +25,10 @@ const (
 	Slow       = "slow"        // serves at 0.5 to 2 Mbit/s
 	Lying      = "lying"       // says HAVE at once, then nothing, DONT_HAVE or a wrong block; serves one in twenty
 	Dying      = "dying"       // honest until it dies, some time in the first half
+
+	Selective    = "selective"    // serves one reader in five, those who might be auditors; free-rides on the others
+	Whitewashing = "whitewashing" // free-rides, and takes a new name ten times
+	Slandering   = "slandering"   // free-rides, and says of honest holders that they do: nobody here takes another's word
 )
 
 // SimConfig says what is simulated. Zero fields take the value in brackets.
@@ -42,6 +46,7 @@ type SimConfig struct {
 	Block     int                `json:"block"`      // bytes of the first block, which is what is asked for [256 KiB]
 	Shares    map[string]float64 `json:"shares"`     // of holders by behaviour, the rest honest [free-riding 0.1, slow 0.1, lying 0.05, dying 0.05]; empty and not nil = all honest
 	Rankers   []string           `json:"rankers"`    // [all]
+	Joiners   float64            `json:"joiners"`    // of honest holders, that hold nothing before the second half [0]
 }
 
 // ErrSimConfig is what Simulate returns, wrapped, of a config that makes no world.
@@ -90,6 +95,8 @@ func (c *SimConfig) fill() error {
 		sum += c.Shares[kind]
 	}
 	switch {
+	case !(c.Joiners >= 0 && c.Joiners <= 1):
+		return fmt.Errorf("%w: share %v of joiners", ErrSimConfig, c.Joiners)
 	case sum > 1:
 		return fmt.Errorf("%w: shares of holders add up to %v", ErrSimConfig, sum)
 	case c.Holders < 1 || c.Readers < 1 || c.Objects < 1 || c.Copies < 1 || c.Requests < 1 || c.Runs < 1 || c.Block < 1 || c.Dials < 1 || c.PerSecond < 0 || c.Skew < 0:
@@ -192,6 +199,7 @@ type simTally struct {
 	honest, blamed   int // asks of honest holders; those booked as failed
 	known, shunned   int // pairs of reader and honest holder
 	failed, messages int
+	watch            simWatch
 }
 
 func (t *simTally) figures() map[string]float64 {

@@ -17,13 +17,16 @@ type simRanker interface {
 	shuns(reader, holder int) bool            // would ask it only in need
 }
 
+// A simForgetter forgets what it knows of a holder that has taken a new name.
+type simForgetter interface{ forget(holder int) }
+
 // newSimRanker returns the ranker of a name that fill has passed; its dice
 // depend on the world alone.
 func newSimRanker(name string, s *simRun) simRanker {
 	draw := rand.New(rand.NewPCG(s.w.seed, 4))
 	switch name {
 	case Ours:
-		k := &simOurs{s: s, par: credit.Default(), draw: draw, ledgers: make([]map[int]credit.Entry, len(s.w.readers))}
+		k := &simOurs{s: s, par: credit.Default(), draw: draw, ledgers: make([]map[int]credit.Entry, len(s.w.readers)), washed: map[int]bool{}}
 		for i := range k.ledgers {
 			k.ledgers[i] = map[int]credit.Entry{}
 		}
@@ -48,6 +51,21 @@ type simOurs struct {
 	par     credit.Params
 	draw    *rand.Rand
 	ledgers []map[int]credit.Entry
+	washed  map[int]bool // under a new name, of which the chain knows nothing good
+}
+
+func (k *simOurs) forget(holder int) {
+	k.washed[holder] = true
+	for _, l := range k.ledgers {
+		delete(l, holder)
+	}
+}
+
+func (k *simOurs) prior(holder int) credit.Prior {
+	if k.washed[holder] {
+		return k.par.Chain(false, 0)
+	}
+	return k.s.w.holders[holder].prior
 }
 
 func (k *simOurs) order(f *simFetch) []int {
@@ -56,7 +74,7 @@ func (k *simOurs) order(f *simFetch) []int {
 	for i, h := range f.holders {
 		o := &k.s.w.holders[h]
 		index[string(o.id)] = h
-		cs[i] = credit.Candidate{ID: o.id, Entry: k.entry(f.reader, h), Prior: o.prior, Duty: true}
+		cs[i] = credit.Candidate{ID: o.id, Entry: k.entry(f.reader, h), Prior: k.prior(h), Duty: true}
 	}
 	out := make([]int, len(cs))
 	for i, r := range credit.Rank(k.par, cs, uint64(k.s.w.cfg.Block), k.draw.Uint64()) {
@@ -76,7 +94,7 @@ func (k *simOurs) book(reader, holder int, ev credit.Event) {
 }
 
 func (k *simOurs) shuns(reader, holder int) bool {
-	return k.par.Score(k.entry(reader, holder), k.s.w.holders[holder].prior).P < k.par.Floor
+	return k.par.Score(k.entry(reader, holder), k.prior(holder)).P < k.par.Floor
 }
 
 // simRandom asks anybody.
@@ -184,6 +202,12 @@ func (k *simLassie) book(reader, holder int, ev credit.Event) {
 	}
 	m.success.add(success, lassieKeep)
 	st.by[holder] = m
+}
+
+func (k *simLassie) forget(holder int) {
+	for i := range k.readers {
+		delete(k.readers[i].by, holder)
+	}
 }
 
 func (*simLassie) shuns(int, int) bool { return false }

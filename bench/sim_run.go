@@ -47,6 +47,8 @@ func simulate(ctx context.Context, w *simWorld, ranker string) (*simTally, error
 	} else {
 		s.rank = newSimRanker(ranker, s)
 	}
+	s.watch = newSimWatch(w)
+	s.wash()
 	s.request(0)
 	for n := 0; len(s.events) > 0; n++ {
 		if n%4096 == 0 && ctx.Err() != nil {
@@ -78,7 +80,8 @@ func (s *simRun) request(i int) {
 	}
 	s.after(s.w.requests[i].at-s.now, func() {
 		q := s.w.requests[i]
-		f := &simFetch{n: i, reader: q.reader, born: s.now, holders: s.w.copies[q.object]}
+		f := &simFetch{n: i, reader: q.reader, born: s.now, holders: s.present(s.w.copies[q.object])}
+		s.watch.chance(s, f)
 		if s.stock != nil {
 			s.stock.start(f)
 		} else {
@@ -87,6 +90,14 @@ func (s *simRun) request(i int) {
 		}
 		s.request(i + 1)
 	})
+}
+
+// present leaves out who has not joined yet.
+func (s *simRun) present(holders []int) []int {
+	if s.w.cfg.Joiners == 0 {
+		return holders
+	}
+	return slices.DeleteFunc(slices.Clone(holders), func(h int) bool { return s.w.holders[h].joins > s.now })
 }
 
 // A simFetch is a request under way.
@@ -202,6 +213,7 @@ func (s *simRun) count(f *simFetch, h int) {
 		return
 	}
 	f.first = h
+	s.watch.choice(s, f, h)
 	if t := s.tenth(f); t >= simTenths/2 {
 		s.late++
 		if s.w.holders[h].bad(s.now) {
@@ -218,6 +230,7 @@ func (s *simRun) book(reader, h int, ev credit.Event) {
 	if s.rank != nil {
 		ev.Duty, ev.At = true, simStart+s.now/1_000_000
 		s.rank.book(reader, h, ev)
+		s.watch.booked(s, reader, h)
 	}
 }
 
@@ -309,6 +322,7 @@ func (s *simRun) finish(f *simFetch, h int) {
 		return
 	}
 	s.served++
+	s.watch.served[h]++
 	if f.asks > 0 && f.first == h {
 		s.first[t]++
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sort"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -14,7 +15,7 @@ import (
 
 // simBad are the behaviours other than honest, in the order in which holders
 // are told off.
-var simBad = []string{FreeRiding, Slow, Lying, Dying}
+var simBad = []string{FreeRiding, Slow, Lying, Dying, Selective, Whitewashing, Slandering}
 
 // A simWorld is what all rankers meet alike: who is where, who holds what, how
 // each behaves, and who asks for what when. It does not change.
@@ -35,6 +36,7 @@ type simHolder struct {
 	access int64      // µs of its last mile, both ways
 	rate   int64      // bytes a second
 	dies   int64      // µs; 0 = lives
+	joins  int64      // µs; 0 = from the beginning
 	prior  credit.Prior
 }
 
@@ -77,6 +79,12 @@ func (w *simWorld) people(r *rand.Rand) {
 			h.rate = int64(crawl)
 		case Dying:
 			h.dies = death
+		}
+	}
+	late := rand.New(rand.NewPCG(w.seed, 5))
+	for i := range w.holders {
+		if h := &w.holders[i]; h.kind == Honest && late.Float64() < w.cfg.Joiners {
+			h.joins = w.end / 2
 		}
 	}
 	w.readers = make([][2]float64, w.cfg.Readers)
@@ -145,6 +153,9 @@ const (
 	simSilent
 )
 
+// simRiders refuse nine in ten requests.
+var simRiders = []string{FreeRiding, Selective, Whitewashing, Slandering}
+
 // answer returns how a holder deals with a request that reaches it at now, µs:
 // the same whoever ranked, and however often it is asked.
 func (w *simWorld) answer(holder, request int, now int64) simAnswer {
@@ -153,7 +164,9 @@ func (w *simWorld) answer(holder, request int, now int64) simAnswer {
 	switch {
 	case h.kind == Dying && now >= h.dies:
 		return simSilent
-	case h.kind == FreeRiding && u < 90:
+	case h.kind == Selective && w.requests[request].reader%5 == 0:
+		return simServes
+	case slices.Contains(simRiders, h.kind) && u < 90:
 		return simRefuses
 	case h.kind == Lying && u < 45, h.kind != Lying && u == 99:
 		return simSilent

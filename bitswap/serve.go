@@ -6,7 +6,6 @@ import (
 	"fmt"
 	libnet "github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"math/bits"
 
 	"github.com/lode-node/lode/credit"
 )
@@ -98,28 +97,5 @@ func (e *Exchange) gave(p peer.ID, blocks, bytes int) {
 // gave anything and of which the chain says nothing is a newcomer, 0.
 func (e *Exchange) weight(p peer.ID) uint64 {
 	entry, prior := e.ledger.get(p), e.prior(p)
-	return shareOf(entry, prior, e.cfg.Credit)
-}
-
-// deficitUnit is how many bytes a peer may take before that counts against it.
-const deficitUnit = 64 << 20
-
-// shareOf is 1 to 48 for a peer known, by doublings of what it gave over what it
-// took, 16 for as much, and up to 8 more by what the chain says.
-func shareOf(e credit.Entry, prior credit.Prior, par credit.Params) uint64 {
-	word := uint64(0)
-	if prior.P > par.Newcomer {
-		word = min((prior.P-par.Newcomer)*8/max(1_000_000-par.Newcomer, 1)+1, 8)
-	}
-	if e.In == 0 && word == 0 {
-		return 0
-	}
-	in, out := e.In+deficitUnit, e.Out+deficitUnit
-	share := uint64(16)
-	if in >= out {
-		share += 8 * uint64(bits.Len64(in/out)-1)
-	} else {
-		share >>= uint(bits.Len64(out/in) - 1)
-	}
-	return min(max(share, 1), 40) + word
+	return e.cfg.Credit.Share(entry, prior)
 }

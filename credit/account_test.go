@@ -71,3 +71,42 @@ func TestAMemberSharesTheFateOfItsGroup(t *testing.T) { // spec §7.1
 		t.Errorf("who served 60 times has %d ppm beside bad ones: it must be able to live that down", got.P)
 	}
 }
+
+// TestTakersFallBehind: of two peers that a loaded server serves by their shares,
+// the one that gives nothing back gets less the more it took, and never nothing.
+func TestTakersFallBehind(t *testing.T) { // spec §7.4
+	par := credit.Default()
+	word := par.Chain(true, 0) // both prove storage
+	giver, taker := credit.Entry{}, credit.Entry{}
+	var got [3]uint64 // bytes a giver has had when the taker has 64 MiB, 256 MiB, 1 GiB
+	marks := []uint64{64 << 20, 256 << 20, 1 << 30}
+	at := int64(1_790_000_000)
+	for n := 0; n < len(marks); at++ {
+		a, b := par.Share(giver, word), par.Share(taker, word)
+		if b == 0 || a < b {
+			t.Fatalf("shares %d of who gives and %d of who takes, after %d and %d bytes", a, b, giver.Out, taker.Out)
+		}
+		const second = 4 << 20 // served in all
+		giver = giver.Apply(par, credit.Event{Kind: credit.Sent, Bytes: second * a / (a + b), At: at})
+		giver = giver.Apply(par, credit.Event{Kind: credit.Served, Bytes: second * a / (a + b), At: at})
+		taker = taker.Apply(par, credit.Event{Kind: credit.Sent, Bytes: second * b / (a + b), At: at})
+		for n < len(marks) && taker.Out >= marks[n] {
+			got[n] = giver.Out
+			n++
+		}
+	}
+	t.Logf("who gives back has had %d, %d and %d MiB when who does not has 64, 256 and 1024", got[0]>>20, got[1]>>20, got[2]>>20)
+	for n, times := range []uint64{1, 2, 4} {
+		if got[n] < times*(marks[n]-marks[n]/8) {
+			t.Errorf("who gives back has had %d bytes when who does not has %d, want about %d times as many at least", got[n], marks[n], times)
+		}
+	}
+	var stranger credit.Entry
+	if got := par.Share(stranger, credit.Prior{}); got != 0 {
+		t.Errorf("a stranger has the share %d, want that of newcomers", got)
+	}
+	stranger = stranger.Apply(par, credit.Event{Kind: credit.Sent, Bytes: 1 << 62, At: at})
+	if got := par.Share(stranger, word); got != 1+4 {
+		t.Errorf("who took an exabyte has the share %d, want the least of who is known and what the chain adds", got)
+	}
+}

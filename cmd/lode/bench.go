@@ -33,7 +33,7 @@ compare two such runs, or play thousands of holders in virtual time.
 
 The figures are worth something only on a machine that does nothing else.`,
 	})
-	cmd.AddCommand(c.benchRetrievalCmd(), c.benchCompareCmd(), c.benchSimCmd())
+	cmd.AddCommand(c.benchRetrievalCmd(), c.benchCompareCmd(), c.benchSimCmd(), c.benchIncentiveCmd())
 	return cmd
 }
 
@@ -293,4 +293,69 @@ func (c *cli) benchSim(ctx context.Context, cfg bench.SimConfig, out string) err
 		}
 		t.print(w)
 	})
+}
+
+func (c *cli) benchIncentiveCmd() *cobra.Command {
+	var cfg bench.IncentiveConfig
+	cmd := &cobra.Command{
+		Use:   "incentive",
+		Short: "play holders of whom some cheat, to see what honesty is worth",
+		Long: `Play worlds in which 5, 20 and 40 % of the holders cheat, once for each way of choosing among them (see 'lode bench sim'). A sixth of the
+cheats each free-rides, serves only those who might be auditors, is slow, lies, takes a new name again and again, and slanders.
+A tenth of the honest holders joins half-way. Everything is a function of the seed. It takes about a minute.`,
+		Args: nargs(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			rep, err := bench.Incentive(cmd.Context(), cfg)
+			if errors.Is(err, bench.ErrSimConfig) {
+				return usage("%v", err)
+			}
+			if err != nil {
+				return err
+			}
+			return c.show(rep, func(w io.Writer) { printIncentive(w, rep) })
+		},
+	}
+	f := cmd.Flags()
+	f.Uint64Var(&cfg.World.Seed, "seed", 1, "of the first world; the next has the next seed")
+	f.IntVar(&cfg.World.Runs, "runs", 0, "worlds (default 3)")
+	f.IntVar(&cfg.World.Holders, "holders", 0, "holders (default 120)")
+	f.IntVar(&cfg.World.Readers, "readers", 0, "readers (default 20)")
+	f.IntVar(&cfg.World.Requests, "requests", 0, "requests in all (default 120000)")
+	f.Float64SliceVar(&cfg.Cheats, "cheats", nil, "shares of cheats, divided by commas (default 0.05,0.2,0.4)")
+	f.StringSliceVar(&cfg.World.Rankers, "rankers", nil, "who plays, divided by commas (default: lode,random,lassie,stock)")
+	return cmd
+}
+
+// printIncentive shows a column for each ranker, and a table for each share of
+// cheats.
+func printIncentive(w io.Writer, rep bench.IncentiveReport) {
+	for _, cheats := range rep.Config.Cheats {
+		var rows []bench.IncentiveRow
+		var t table
+		head := []any{fmt.Sprintf("%g %% CHEATS", 100*cheats)}
+		for _, r := range rep.Rows {
+			if r.Cheats == cheats {
+				rows = append(rows, r)
+				head = append(head, strings.ToUpper(r.Ranker))
+			}
+		}
+		t.row(head...)
+		for _, name := range bench.IncentiveFigures() {
+			cells := []any{name}
+			for _, r := range rows {
+				f, ok := r.Figures[name]
+				text := "–"
+				if ok {
+					text = fmt.Sprintf("%.4g", f.Median)
+				}
+				if ok && f.Lo != f.Hi {
+					text += fmt.Sprintf(" [%.4g, %.4g]", f.Lo, f.Hi)
+				}
+				cells = append(cells, text)
+			}
+			t.row(cells...)
+		}
+		t.print(w)
+		fmt.Fprintln(w)
+	}
 }
