@@ -27,13 +27,14 @@ import (
 
 // A keeper takes orders: it looks at each block, decides, and does.
 type keeper struct {
-	chain  Chain
-	prover Prover
-	me     peer.ID
-	dir    string                // where sealed files go; empty: not known
-	blocks blockstore.Blockstore // what is here already
-	ex     exchange.SessionExchange
-	c      KeeperConfig
+	chain    Chain
+	prover   Prover
+	me       peer.ID
+	dir      string                // where sealed files go; empty: not known
+	blocks   blockstore.Blockstore // what is here already
+	ex       exchange.SessionExchange
+	standing func(peer.ID) bitswap.PeerStat // what our books say of a peer; nil: nothing
+	c        KeeperConfig
 	// provide tells others, beside the chain, that root can be had here. Nil: nobody.
 	provide func(ctx context.Context, root cid.Cid)
 	log     *slog.Logger
@@ -129,7 +130,7 @@ func (k *keeper) look(ctx context.Context) (scene, error) {
 		Orders: orders(v, k.me),
 	}
 	for i, o := range sc.Orders {
-		if k.c.PreferKnown && o.Turn && !o.Mine && o.Replicas < k.c.TargetReplicas {
+		if k.standing != nil && k.c.PreferKnown && o.Turn && !o.Mine && o.Replicas < k.c.TargetReplicas {
 			sc.Orders[i].From = k.trust(v, o)
 		}
 	}
@@ -388,7 +389,7 @@ func (k *keeper) trust(v *chain.View, o order) trust {
 			return
 		}
 		named = true
-		s := k.ex.Peer(p)
+		s := k.standing(p)
 		t := untried
 		switch {
 		case s.Score.P < floor:

@@ -417,7 +417,7 @@ func (n *Node) openLoops() error {
 		return nil
 	}
 	n.keeper = &keeper{
-		chain: n.chain, prover: n.prover, me: n.id, blocks: n.store, ex: n.ex, c: n.c.Keeper,
+		chain: n.chain, prover: n.prover, me: n.id, blocks: n.store, ex: n.ex, standing: n.ex.Peer, c: n.c.Keeper,
 		log: n.log.With("loop", "keeper"), m: n.metrics,
 		busy: map[cid.Cid]bool{}, under: map[cid.Cid]*Work{}, stops: map[cid.Cid]context.CancelCauseFunc{}, failed: map[cid.Cid]string{},
 	}
