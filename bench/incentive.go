@@ -12,7 +12,7 @@ var incentiveKinds = []string{FreeRiding, Selective, Slow, Lying, Whitewashing, 
 // An IncentiveConfig says which worlds are played. Zero fields take the value in
 // brackets.
 type IncentiveConfig struct {
-	World  SimConfig `json:"world"`  // [120 holders of which a tenth of the honest join half-way, 20 readers, 120,000 requests, three worlds; ours, random, Lassie's and the stock client]; Shares is set
+	World  SimConfig `json:"world"`  // [120 holders of which a tenth of the honest join after a quarter, 20 readers, 300,000 requests, three worlds; ours, random, Lassie's and the stock client]; Shares is set
 	Cheats []float64 `json:"cheats"` // shares of cheats among the holders: the six kinds in equal parts [0.05, 0.2, 0.4]
 }
 
@@ -57,7 +57,7 @@ func (c *IncentiveConfig) fill() error {
 	}
 	set(&w.Holders, 120)
 	set(&w.Readers, 20)
-	set(&w.Requests, 120_000)
+	set(&w.Requests, 300_000)
 	set(&w.Objects, 2000)
 	set(&w.Runs, 3)
 	if w.PerSecond == 0 {

@@ -34,13 +34,13 @@ func TestHonestyIsWorthIt(t *testing.T) { // spec §7.2, §7.7
 		t.Errorf("the first choice is right in %.1f %% of the second half, want 95", got)
 	}
 	for _, other := range []string{bench.Random, bench.Lassie} {
-		for _, figure := range []string{"bad_first_pct", "cheats_served_pct", "cheats_seats_pct", "ttfblk_ms"} {
+		for _, figure := range []string{"bad_first_pct", "cheats_served_pct", "ttfblk_ms"} {
 			if a, b := at(bench.Ours, figure), at(other, figure); a >= b {
 				t.Errorf("%s is %.2f, with %s %.2f: want less", figure, a, other, b)
 			}
 		}
 	}
-	if got := at(bench.Ours, "cheats_seats_pct"); got >= 40 {
+	if got := at(bench.Ours, "cheats_seats_pct"); got > 25 {
 		t.Errorf("cheats have %.1f %% of the paid places, and are 40 %% of the holders", got)
 	}
 	if asks, share := at(bench.Ours, "found_asks"), at(bench.Ours, "found_pct"); asks > 12 || share < 90 {

@@ -46,7 +46,7 @@ type SimConfig struct {
 	Block     int                `json:"block"`      // bytes of the first block, which is what is asked for [256 KiB]
 	Shares    map[string]float64 `json:"shares"`     // of holders by behaviour, the rest honest [free-riding 0.1, slow 0.1, lying 0.05, dying 0.05]; empty and not nil = all honest
 	Rankers   []string           `json:"rankers"`    // [all]
-	Joiners   float64            `json:"joiners"`    // of honest holders, that hold nothing before the second half [0]
+	Joiners   float64            `json:"joiners"`    // of honest holders, that hold nothing in the first quarter [0]
 }
 
 // ErrSimConfig is what Simulate returns, wrapped, of a config that makes no world.

@@ -21,7 +21,7 @@ type simWatch struct {
 
 	chances []int32 // by reader and joiner: requests since it joined for what it holds
 	young   [simBins]simOdds
-	old     simOdds // of honest holders that were there from the beginning, in the second half
+	old     simOdds // of honest holders that were there from the beginning, since joiners came
 }
 
 // simOdds are requests that a holder could have been asked first for, and those
@@ -31,7 +31,7 @@ type simOdds struct{ chances, first int }
 func (o simOdds) share() float64 { return float64(o.first) / float64(max(o.chances, 1)) }
 
 // A joiner's requests are counted in bins.
-const simBins, simBin = 20, 10
+const simBins, simBin = 40, 25
 
 func newSimWatch(w *simWorld) simWatch {
 	n := len(w.readers) * len(w.holders)
@@ -43,7 +43,7 @@ func simBinOf(n int32) int { return int(n-1) / simBin }
 
 // chance notes who could be asked for f.
 func (t *simWatch) chance(s *simRun, f *simFetch) {
-	if s.w.cfg.Joiners == 0 || s.now < s.w.end/2 {
+	if s.w.cfg.Joiners == 0 || s.now < s.w.end/4 {
 		return
 	}
 	for _, h := range f.holders {
@@ -62,7 +62,7 @@ func (t *simWatch) chance(s *simRun, f *simFetch) {
 
 // choice notes that h is asked first for f.
 func (t *simWatch) choice(s *simRun, f *simFetch, h int) {
-	if s.w.cfg.Joiners == 0 || f.born < s.w.end/2 {
+	if s.w.cfg.Joiners == 0 || f.born < s.w.end/4 {
 		return
 	}
 	switch o := &s.w.holders[h]; {

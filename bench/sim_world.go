@@ -84,7 +84,7 @@ func (w *simWorld) people(r *rand.Rand) {
 	late := rand.New(rand.NewPCG(w.seed, 5))
 	for i := range w.holders {
 		if h := &w.holders[i]; h.kind == Honest && late.Float64() < w.cfg.Joiners {
-			h.joins = w.end / 2
+			h.joins = w.end / 4
 		}
 	}
 	w.readers = make([][2]float64, w.cfg.Readers)

@@ -302,7 +302,7 @@ func (c *cli) benchIncentiveCmd() *cobra.Command {
 		Short: "play holders of whom some cheat, to see what honesty is worth",
 		Long: `Play worlds in which 5, 20 and 40 % of the holders cheat, once for each way of choosing among them (see 'lode bench sim'). A sixth of the
 cheats each free-rides, serves only those who might be auditors, is slow, lies, takes a new name again and again, and slanders.
-A tenth of the honest holders joins half-way. Everything is a function of the seed. It takes about a minute.`,
+A tenth of the honest holders joins after a quarter. Everything is a function of the seed. It takes about a minute.`,
 		Args: nargs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rep, err := bench.Incentive(cmd.Context(), cfg)
@@ -320,7 +320,7 @@ A tenth of the honest holders joins half-way. Everything is a function of the se
 	f.IntVar(&cfg.World.Runs, "runs", 0, "worlds (default 3)")
 	f.IntVar(&cfg.World.Holders, "holders", 0, "holders (default 120)")
 	f.IntVar(&cfg.World.Readers, "readers", 0, "readers (default 20)")
-	f.IntVar(&cfg.World.Requests, "requests", 0, "requests in all (default 120000)")
+	f.IntVar(&cfg.World.Requests, "requests", 0, "requests in all (default 300000)")
 	f.Float64SliceVar(&cfg.Cheats, "cheats", nil, "shares of cheats, divided by commas (default 0.05,0.2,0.4)")
 	f.StringSliceVar(&cfg.World.Rankers, "rankers", nil, "who plays, divided by commas (default: lode,random,lassie,stock)")
 	return cmd
