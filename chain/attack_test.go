@@ -10,6 +10,7 @@ import (
 	"github.com/lode-node/lode/chain/gpos"
 	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/market"
+	"github.com/lode-node/lode/mpow"
 )
 
 // TestSlashedGuarantorsBackWithNothing: what a guarantor lost to a slash backs
@@ -215,4 +216,63 @@ func guaranteeMsg(t *testing.T, target string, x coin.Amount) gpos.Msg {
 func payoutMsg(t *testing.T, who string, era gpos.Era) gpos.Msg {
 	t.Helper()
 	return gpos.Msg{Payout: &gpos.Payout{Account: testID(t, who), Era: era}}
+}
+
+// TestAGroupHasOnePlace: two nodes that were listed and seated apart join one
+// group. From the next touch on the group has one place of the file, what both
+// earned is paid once, to the owner, and a node that leaves takes nothing along
+// (spec §3.8, §5.4, an attack of crust.md §6).
+func TestAGroupHasOnePlace(t *testing.T) {
+	m := newMarketplace(t)
+	a, b := m.register("n1"), m.register("n2")
+	m.place("user", "f", testSize, 600)
+	m.nextSlot()
+	a.report("f")
+	b.report("f")
+	seated := func() (n int) {
+		for _, r := range m.file("f").Replicas {
+			if r.Seat != nil {
+				n++
+			}
+		}
+		return n
+	}
+	if seated() != 2 {
+		t.Fatalf("%d places, want both nodes seated alone", seated())
+	}
+	for _, name := range []string{"n1", "n2"} {
+		if err := m.group("bob", mpow.GroupAllow, name); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.group(name, mpow.GroupJoin, "bob"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.must("user", market.Msg{Settle: &market.Settle{Root: testRoot(t, "f").Bytes()}})
+	if seated() != 1 || m.file("f").Replicas[0].Node != a.id {
+		t.Errorf("%d places of one group, the first of %v", seated(), m.file("f").Replicas[0].Node)
+	}
+	for range 12 {
+		m.nextSlot()
+		a.report()
+		b.report()
+	}
+	f := m.file("f")
+	if got := m.View().Pay(b.id); got.Vesting+got.Collectable != 0 {
+		t.Errorf("the second node of the group earned %+v without a place", got)
+	}
+	pay, free := m.View().Pay(a.id), m.View().Account(testID(t, "bob")).Free
+	m.must("user", market.Msg{Collect: &market.Collect{Node: a.id}})
+	got := m.View().Account(testID(t, "bob")).Free - free
+	if got != pay.Collectable || got == 0 || got > f.Rate.Pool.Part(13, f.Rate.Parts) {
+		t.Errorf("bob got %v, shown %v, thirteen slots of a place pay %v", got, pay.Collectable, f.Rate.Pool.Part(13, f.Rate.Parts))
+	}
+	if err := m.group("n1", mpow.GroupLeave, ""); err != nil {
+		t.Fatal(err)
+	}
+	free = m.View().Account(a.id).Free
+	r, err := m.submit("user", Msg{Market: &market.Msg{Collect: &market.Collect{Node: a.id}}})
+	if err != nil || m.View().Account(a.id).Free != free {
+		t.Errorf("after leaving, n1 collects again: %v, %v, balance %v of %v", r, err, m.View().Account(a.id).Free, free)
+	}
 }
