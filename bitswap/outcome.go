@@ -66,6 +66,10 @@ func (s *schedule) end(w *want, from *speer) {
 	}
 	for i := range w.asks {
 		a := &w.asks[i]
+		if a.state == askRefused && a.p != from && a.p.link == linkUp {
+			// A server remembers what it has not got, and sends it once it has.
+			s.out = append(s.out, action{kind: doCancel, peer: a.p.id, cid: w.cid})
+		}
 		if a.state != askOpen {
 			continue
 		}
