@@ -42,6 +42,7 @@ func testGenesis(t testing.TB) Genesis {
 		t.Fatal(err)
 	}
 	p = p.WithSlots(4, 3)
+	p.Mpow.Draws = 0 // tests of draws set it: enclaves by hand answer none
 	raw, err := testKey(t, "consensus").GetPublic().Raw()
 	if err != nil {
 		t.Fatal(err)

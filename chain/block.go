@@ -43,6 +43,7 @@ func (s *state) run(r *abci.RequestFinalizeBlock) ([]TxResult, []abci.ValidatorU
 			s.startEra()
 		}
 		s.closeSlotMarket()
+		s.closeSlotDraws()
 	}
 	s.dueExpiry()
 	s.duePending()

@@ -39,7 +39,7 @@ func (s *state) dispatch(b Body) error {
 	case m.Market != nil:
 		return s.market(b.Sender, m.Market)
 	case m.Work != nil:
-		return s.work(b.Sender, m.Work)
+		return s.work(b)
 	case m.Credit != nil:
 		return s.tabs(b.Sender, m.Credit)
 	case m.Collateral != nil:

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -82,6 +83,9 @@ func (s *state) admit(tx Tx) (coin.Amount, error) {
 		return 0, err
 	}
 	b := tx.Body
+	if b.Nonce == 0 && b.Msg.Work != nil && b.Msg.Work.Answer != nil {
+		return 0, s.admitAnswer(tx)
+	}
 	if b.Nonce == 0 {
 		return s.admitReport(tx)
 	}
@@ -194,8 +198,32 @@ func (s *state) outlay(b Body) coin.Amount {
 	return 0
 }
 
-// lane reports whether tx goes first in a proposal (spec §2.2).
-func (tx Tx) lane() bool {
-	_, ok := reportSlot(tx.Body.Msg.Work)
-	return ok
+// A lane says what of a proposal a transaction may take, and when (spec §2.2).
+type lane int
+
+const (
+	laneReports lane = iota // first, up to half a block
+	laneAnswers             // next: no more than one each of a slot's few draws is admitted
+	laneOthers              // what is left
+)
+
+func (tx Tx) lane() lane {
+	w := tx.Body.Msg.Work
+	if _, ok := reportSlot(w); ok {
+		return laneReports
+	}
+	if w != nil && w.Answer != nil && tx.Body.Nonce == 0 {
+		return laneAnswers
+	}
+	return laneOthers
+}
+
+// account returns under whom a transaction without a nonce waits at this node:
+// right answers to one draw are one, whoever sends them.
+func (tx Tx) account() peer.ID {
+	if tx.lane() == laneAnswers {
+		a := tx.Body.Msg.Work.Answer
+		return peer.ID(fmt.Sprintf("draw %d/%d", a.Slot, a.Draw))
+	}
+	return tx.Body.Sender
 }

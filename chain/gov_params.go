@@ -10,7 +10,7 @@ import (
 // fixed are the params that nobody changes after genesis (spec §1.5).
 var fixed = map[string]bool{ // never iterated
 	"era_slots": true, "mpow.slot_blocks": true, "market.slot_blocks": true, "market.era_slots": true,
-	"mpow.srd_unit": true, "mpow.srd_leaf": true,
+	"mpow.srd_unit": true, "mpow.srd_leaf": true, "mpow.proof_bytes": true,
 	"stake.history_eras": true, "stake.pot_eras": true, "stake.down_window": true, "stake.power_unit": true,
 }
 

@@ -14,6 +14,10 @@ type replica struct {
 	Size       uint64    `cbor:"2,keyasint"` // bytes
 	Since      mpow.Slot `cbor:"3,keyasint"` // the slot in which the chain accepted it
 	Generation uint64    `cbor:"4,keyasint"` // the node's then (spec §3.10)
+	// Number is one of 0 to all replicas less one, for draws (spec §3.11). The
+	// index by file, which follows from the rest, has it as zero: a move there
+	// costs no more than it has to.
+	Number uint64 `cbor:"5,keyasint"`
 }
 
 var (
@@ -64,11 +68,14 @@ func (s *state) list(node peer.ID, r replica, by int) {
 func (s *state) setReplica(node peer.ID, root cid.Cid, r replica) {
 	s.delReplica(node, root)
 	d := digests.must(s, digestKey)
+	r.Number = d.Count
+	numbered.set(s, r.Number, place{node, root.Bytes()})
 	d.Count++
 	d.Sum.Add(indexElement(node, root, r))
 	digests.set(s, digestKey, d)
 	s.list(node, r, 1)
 	replicas.set(s, both[peer.ID, cid.Cid]{node, root}, r)
+	r.Number = 0
 	holders.set(s, both[cid.Cid, peer.ID]{root, node}, r)
 }
 
@@ -86,6 +93,15 @@ func (s *state) delReplica(node peer.ID, root cid.Cid) {
 	s.list(node, old, -1)
 	replicas.del(s, k)
 	holders.del(s, both[cid.Cid, peer.ID]{root, node})
+	if old.Number != d.Count { // the last takes its number
+		last := numbered.must(s, d.Count)
+		k := both[peer.ID, cid.Cid]{last.Node, last.Root.Cid()}
+		r := replicas.must(s, k)
+		r.Number = old.Number
+		replicas.set(s, k, r)
+		numbered.set(s, old.Number, last)
+	}
+	numbered.del(s, d.Count)
 }
 
 // replica returns what node holds of root.
@@ -106,5 +122,6 @@ var digests = table[string, digest]{keyDigest, wordKey}
 const digestKey = "files"
 
 func indexElement(node peer.ID, root cid.Cid, r replica) []byte {
+	r.Number = 0
 	return append(holders.raw(both[cid.Cid, peer.ID]{root, node}), encode(r)...)
 }

@@ -25,7 +25,6 @@ type Params struct {
 	EraSlots   int64 `cbor:"2,keyasint" json:"era_slots"`     // slots of an era; never changes
 	BlockBytes int64 `cbor:"3,keyasint" json:"block_bytes"`   // most bytes of a block
 	TxBytes    int   `cbor:"4,keyasint" json:"tx_bytes"`      // most bytes of a transaction other than an answer to a draw
-	ProofBytes int   `cbor:"5,keyasint" json:"proof_bytes"`   // longest answer to a draw (spec §3.11)
 	Batch      int   `cbor:"6,keyasint" json:"batch"`         // most records that one due queue moves in a block (spec §1.7)
 	Fees       Fees  `cbor:"7,keyasint" json:"fees"`          // spec §2.2
 
@@ -56,7 +55,7 @@ func Preset(class string) (Params, error) {
 	}
 	p := Params{
 		BlockTime: 6000, EraSlots: 6,
-		BlockBytes: 2 << 20, TxBytes: 128 << 10, ProofBytes: 3 << 19, Batch: 100,
+		BlockBytes: 2 << 20, TxBytes: 128 << 10, Batch: 100,
 		Fees:    Fees{Base: 100_000, Byte: 100, Verify: 50_000, Entry: 10_000, FreeReport: 8 << 10},
 		SimBond: coin.LODE, CloseSlots: 48, ClaimBurn: 200_000, EnactSlots: 168,
 		Mpow: work, Market: trade, Stake: gpos.Main(),
@@ -108,7 +107,7 @@ func (p Params) endsEra(height int64) bool { return p.startsEra(height + 1) }
 // §3.11).
 func (p Params) limit(tx Tx) int {
 	if w := tx.Body.Msg.Work; w != nil && w.Answer != nil {
-		return p.ProofBytes + 16<<10
+		return p.Mpow.ProofBytes + 16<<10
 	}
 	return p.TxBytes
 }
@@ -116,14 +115,16 @@ func (p Params) limit(tx Tx) int {
 // Validate returns an error that names the first value out of its range, for a
 // chain that starts with supply grains (spec §1.5).
 func (p Params) Validate(supply coin.Amount) error {
+	if err := p.Mpow.Validate(); err != nil {
+		return fmt.Errorf("params: mpow: %w", err)
+	}
 	for _, r := range []struct {
 		name          string
 		value, lo, hi int64
 	}{
 		{"block_time_ms", p.BlockTime, 10, 60_000},
 		{"era_slots", p.EraSlots, 1, 1000},
-		{"proof_bytes", int64(p.ProofBytes), 64 << 10, 3 << 20},
-		{"block_bytes", p.BlockBytes, int64(p.ProofBytes) + 64<<10, 4 << 20}, // spec §3.11
+		{"block_bytes", p.BlockBytes, int64(p.Mpow.ProofBytes) + 64<<10, 4 << 20}, // spec §3.11
 		{"tx_bytes", int64(p.TxBytes), 64 << 10, 1 << 20},
 		{"batch", int64(p.Batch), 1, 10_000},
 		{"fees.base", int64(p.Fees.Base), 0, int64(coin.LODE)},
@@ -142,9 +143,6 @@ func (p Params) Validate(supply coin.Amount) error {
 		if r.value < r.lo || r.value > r.hi {
 			return fmt.Errorf("params: %s is %d, want %d to %d", r.name, r.value, r.lo, r.hi)
 		}
-	}
-	if err := p.Mpow.Validate(); err != nil {
-		return fmt.Errorf("params: mpow: %w", err)
 	}
 	if err := p.Market.Validate(); err != nil {
 		return fmt.Errorf("params: market: %w", err)

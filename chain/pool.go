@@ -73,8 +73,8 @@ func (p *pool) wait(height, room int64, tx Tx) (err error) {
 		p.height, p.waiting = height, map[peer.ID]map[uint64][32]byte{}
 		p.count, p.bytes = 0, 0
 	}
-	b := tx.Body
-	if h, ok := p.waiting[b.Sender][b.Nonce]; ok && h == tx.Hash {
+	b, from := tx.Body, tx.account()
+	if h, ok := p.waiting[from][b.Nonce]; ok && h == tx.Hash {
 		return nil
 	}
 	if size := int64(tx.Size); b.Nonce != 0 {
@@ -91,10 +91,10 @@ func (p *pool) wait(height, room int64, tx Tx) (err error) {
 			}
 		}()
 	}
-	mine := p.waiting[b.Sender]
+	mine := p.waiting[from]
 	if mine == nil {
 		mine = map[uint64][32]byte{}
-		p.waiting[b.Sender] = mine
+		p.waiting[from] = mine
 	}
 	if h, ok := mine[b.Nonce]; ok {
 		return refuse(CodeStale, "nonce %d of %v waits in transaction %x: use the next", b.Nonce, b.Sender, h[:4])
@@ -107,14 +107,10 @@ func (p *pool) wait(height, room int64, tx Tx) (err error) {
 func (a *App) arrange(r *abci.RequestPrepareProposal) [][]byte {
 	s := a.View().scratch()
 	s.height = r.Height // a report may be due in the slot that this block opens
-	var reports, others [][]byte
+	var lanes [laneOthers + 1][][]byte
 	for _, raw := range r.Txs {
-		if tx, err := a.txs.decode(raw); err != nil {
-			continue
-		} else if tx.lane() {
-			reports = append(reports, raw)
-		} else {
-			others = append(others, raw)
+		if tx, err := a.txs.decode(raw); err == nil {
+			lanes[tx.lane()] = append(lanes[tx.lane()], raw)
 		}
 	}
 	out := make([][]byte, 0, len(r.Txs))
@@ -147,8 +143,9 @@ func (a *App) arrange(r *abci.RequestPrepareProposal) [][]byte {
 		}
 		return rest
 	}
-	rest := fill(reports, r.MaxTxBytes/2)
-	fill(others, left)
+	rest := fill(lanes[laneReports], r.MaxTxBytes/2)
+	fill(lanes[laneAnswers], left)
+	fill(lanes[laneOthers], left)
 	fill(rest, left)
 	return out
 }

@@ -39,14 +39,14 @@ func newWallet(key crypto.PrivKey) (*wallet, error) {
 
 // submit signs m as the account's next transaction and gives it to check, which
 // says whether it may wait for a block; a nonce that was refused is used again.
-// A report goes without a nonce, for free (spec §2.2). After a submit without
+// A report, or an answer to a draw, goes without a nonce, for free (spec §2.2). After a submit without
 // error the caller owes one call of done.
 func (w *wallet) submit(view func() *View, m Msg, check func(tx []byte) error) ([]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	v := view() // under the lock: the block of the submission before is in it
 	nonce := uint64(0)
-	if _, ok := reportSlot(m.Work); !ok {
+	if (Tx{Body: Body{Msg: m}}).lane() == laneOthers {
 		on := v.Account(w.who).Nonce
 		if w.open == 0 { // a nonce that got lost leaves no gap
 			w.last = on

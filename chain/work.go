@@ -20,7 +20,8 @@ var (
 )
 
 // work runs one message of package mpow (spec §3).
-func (s *state) work(sender peer.ID, m *mpow.Msg) error {
+func (s *state) work(b Body) error {
+	sender, m := b.Sender, b.Msg.Work
 	if err := m.Check(); err != nil {
 		return refuse(CodeEncoding, "%v", err)
 	}
@@ -32,6 +33,8 @@ func (s *state) work(sender peer.ID, m *mpow.Msg) error {
 		return s.register(sender, *m.Register)
 	case m.Group != nil:
 		return s.group(sender, *m.Group)
+	case m.Answer != nil:
+		return s.answer(b)
 	}
 	return s.report(sender, *m.Report)
 }
@@ -146,6 +149,8 @@ func workLoad(m *mpow.Msg) (verifies, entries uint64) {
 			return 1, 0
 		}
 		return 1, uint64(len(r.Added) + len(r.Dropped) + len(r.Listed))
+	case m.Answer != nil: // each block is hashed and read
+		return 0, uint64(len(m.Answer.Blocks))
 	}
 	return 0, 0
 }
@@ -193,6 +198,9 @@ func checkWork(s *state) error {
 	bonds = mustAdd(bonds, govDeposits(s))
 	if err == nil {
 		err = checkGroups(s)
+	}
+	if err == nil {
+		err = checkDraws(s)
 	}
 	if pot := potTable.must(s, string(potDeposits)); err == nil && bonds != pot {
 		err = fmt.Errorf("registrations and proposals hold %v, their pot %v (spec §9.1)", bonds, pot)

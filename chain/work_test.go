@@ -196,7 +196,7 @@ func TestRegisterRefuses(t *testing.T) { // spec §3.2, §3.3
 		t.Errorf("another account's key: %v", err)
 	}
 	var e *Error
-	for _, m := range []mpow.Msg{{Answer: &mpow.Answer{}}, {Recover: &mpow.Recover{}}, {Handover: &mpow.Handover{}}} {
+	for _, m := range []mpow.Msg{{Recover: &mpow.Recover{}}, {Handover: &mpow.Handover{}}} {
 		if _, err := carol.submit(m); !errors.As(err, &e) || e.Code != CodeNotBuilt || !strings.Contains(e.Text, "spec §3.") {
 			t.Errorf("%+v: %v, want not implemented with its section", m, err)
 		}

@@ -61,6 +61,8 @@ type Params struct {
 	GraceSlots       uint64 `json:"grace_slots"`       // a lapsed one may still report for these
 	MaxPerCPU        int    `json:"max_per_cpu"`       // registrations per CPU, hardware only
 	AllowSimulated   bool   `json:"allow_simulated"`   // simulated evidence counts (spec §3.3)
+	ProofBytes       int    `json:"proof_bytes"`       // longest answer to a draw; never changes (spec §3.11)
+	Draws            int    `json:"draws"`             // replicas drawn a slot; 0: none
 }
 
 // Preset returns the params of a class of network: main, test or dev
@@ -69,6 +71,7 @@ func Preset(class string) (Params, error) {
 	p := Params{
 		SlotBlocks: 600, SRDUnit: 1 << 30, SRDLeaf: 1 << 20, PunishSlots: 8, ReportFiles: 300,
 		MaxFileSize: 32 << 30, AttestationSlots: 720, GraceSlots: 336, MaxPerCPU: 2,
+		ProofBytes: 3 << 19, Draws: 4,
 	}
 	switch class {
 	case "main", "test":
@@ -102,6 +105,10 @@ func (p Params) Validate() error {
 		return fmt.Errorf("grace_slots %d: want at most %d", p.GraceSlots, 1<<20)
 	case p.MaxPerCPU < 1 || p.MaxPerCPU > 1000:
 		return fmt.Errorf("max_per_cpu %d: want 1 to 1000", p.MaxPerCPU)
+	case p.ProofBytes < 64<<10 || p.ProofBytes > 3<<20:
+		return fmt.Errorf("proof_bytes %d: want 64 KiB to 3 MiB", p.ProofBytes)
+	case p.Draws < 0 || p.Draws > MaxDraws:
+		return fmt.Errorf("draws %d: want 0 to %d", p.Draws, MaxDraws)
 	}
 	return nil
 }
@@ -225,21 +232,12 @@ func (m Msg) Check() error {
 // the error that names their section.
 func (m Msg) Built() error {
 	switch {
-	case m.Answer != nil:
-		return NotImplemented("3.11")
 	case m.Recover != nil:
 		return NotImplemented("3.10")
 	case m.Handover != nil:
 		return NotImplemented("3.9")
 	}
 	return m.Check()
-}
-
-// An Answer is the path of blocks that an availability draw asked for
-// (spec §3.11). The chain refuses it as not implemented.
-type Answer struct {
-	Draw   uint64   `json:"draw"`
-	Blocks [][]byte `json:"blocks"`
 }
 
 // A Recover begins a new generation of a node whose sums have drifted from its

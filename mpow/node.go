@@ -24,6 +24,7 @@ type Node struct {
 	LastSlot  Slot   `json:"last_slot"`  // slot of the last report, whatever the generation
 	Reports   uint64 `json:"reports"`    // reports ever accepted
 	Misses    uint64 `json:"misses"`     // slots ever missed between two reports
+	Faults    uint64 `json:"faults"`     // draws never answered (spec §3.11)
 	SRDBytes  uint64 `json:"srd_bytes"`  // sealed random data
 	FileBytes uint64 `json:"file_bytes"` // files, ordered or not
 	SRDRoot   Hash   `json:"srd_root"`
@@ -62,7 +63,7 @@ func (n Node) Renewed() Node {
 	next := Node{
 		Account: n.Account, Key: n.Key, Measurement: n.Measurement, Kind: n.Kind, CPU: n.CPU, FMSPC: n.FMSPC,
 		AttestedUntil: n.AttestedUntil, Generation: n.Generation + 1, Group: n.Group,
-		LastSlot: n.LastSlot, Reports: n.Reports, Misses: n.Misses, PunishedUntil: n.PunishedUntil,
+		LastSlot: n.LastSlot, Reports: n.Reports, Misses: n.Misses, Faults: n.Faults, PunishedUntil: n.PunishedUntil,
 	}
 	next.FilesRoot = next.Files.Digest()
 	return next

@@ -127,6 +127,29 @@ func ask(ctx context.Context, t *testing.T, n *node.Node, path string) (*http.Re
 	return res, body
 }
 
+// Holders are asked for blocks below what they hold, and their provers' answers
+// stand on chain (spec §3.11).
+func TestDrawsAreAnsweredByHolders(t *testing.T) {
+	ctx := deadline(t, 25*time.Second)
+	d := devnet(t, node.DevnetConfig{Storage: 2})
+	_, a := order(ctx, t, d)
+	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
+	answered := map[string]bool{}
+	v := until(ctx, t, d, "both have answered a draw", func(v *chain.View) bool {
+		for _, x := range v.Draws() {
+			if x.State == "answered" && x.Root.Equals(a.Root) {
+				answered[string(x.Node)] = true
+			}
+		}
+		return len(answered) == 2
+	})
+	for n := range v.Nodes() {
+		if n.Faults != 0 {
+			t.Errorf("node %v has %d faults", n.Account, n.Faults)
+		}
+	}
+}
+
 // The main job in one process: order, fetch, seal, report, live, holders, pay.
 func TestOrderFetchSealReportLiveCollect(t *testing.T) {
 	ctx := deadline(t, 20*time.Second)

@@ -13,6 +13,7 @@ type metrics struct {
 	reg     *prometheus.Registry
 	deeds   *prometheus.CounterVec
 	reports *prometheus.CounterVec
+	answers *prometheus.CounterVec
 }
 
 func newMetrics(c Chain) *metrics {
@@ -24,8 +25,11 @@ func newMetrics(c Chain) *metrics {
 		reports: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "lode_node_reports_total", Help: "Reports to the chain, by outcome.",
 		}, []string{"outcome"}),
+		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lode_node_answers_total", Help: "Answers to availability draws of this node's replicas, by outcome.",
+		}, []string{"outcome"}),
 	}
-	m.reg.MustRegister(m.deeds, m.reports, newCollateralCollector(c), newChainCollector(c), collectors.NewGoCollector(),
+	m.reg.MustRegister(m.deeds, m.reports, m.answers, newCollateralCollector(c), newChainCollector(c), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "lode_chain_height", Help: "Last committed height.",
@@ -84,3 +88,4 @@ func outcome(ok bool) string {
 
 func (m *metrics) deed(v verb, ok bool) { m.deeds.WithLabelValues(string(v), outcome(ok)).Inc() }
 func (m *metrics) report(ok bool)       { m.reports.WithLabelValues(outcome(ok)).Inc() }
+func (m *metrics) answer(ok bool)       { m.answers.WithLabelValues(outcome(ok)).Inc() }

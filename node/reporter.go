@@ -35,6 +35,8 @@ type standing struct {
 	Addrs     [][]byte  // where this node listens
 	Tried     mpow.Slot // slot of the last announcement tried
 	Refused   mpow.Slot // slot whose report the chain refused
+
+	Drawn []chain.Draw // open draws of this node's replicas
 }
 
 // A duty is what a node owes the chain.
@@ -44,6 +46,7 @@ const (
 	register duty = "register" // offer the enclave's key, or renew it
 	report   duty = "report"   // prove what is held in this slot
 	announce duty = "announce" // publish where it listens
+	respond  duty = "respond"  // show blocks that a draw asks for
 )
 
 // owed says what this node has to tell the chain, in the order in which it has
@@ -61,6 +64,9 @@ func owed(s standing) []duty {
 	}
 	if s.Slot > 0 && s.Node.LastSlot < s.Slot && s.Refused != s.Slot {
 		out = append(out, report)
+	}
+	if len(s.Drawn) > 0 {
+		out = append(out, respond)
 	}
 	if len(s.Addrs) > 0 && !sameAddrs(s.Announced, s.Addrs) && s.Tried != s.Slot {
 		out = append(out, announce)
@@ -134,6 +140,7 @@ func (r *reporter) look(ctx context.Context) (standing, error) {
 	s := standing{Height: v.Height(), Params: v.Params().Mpow, Key: info.Key, Code: info.Measurement}
 	s.Slot = v.Params().SlotOf(s.Height)
 	s.Node, s.Known = v.Node(r.me)
+	s.Drawn = r.drawn(v)
 	for _, a := range v.Addrs(r.me) {
 		s.Announced = append(s.Announced, a.Bytes())
 	}
@@ -172,6 +179,8 @@ func (r *reporter) do(ctx context.Context, s standing, duties []duty) error {
 				err = r.report(ctx, s)
 			case announce:
 				err = r.announce(ctx, s)
+			case respond:
+				err = r.answer(ctx, s)
 			}
 			if err != nil && all.Err() == nil {
 				r.log.Warn("the chain was not told", "what", string(d), "slot", s.Slot, "height", s.Height, "err", err)

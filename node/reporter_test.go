@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/lode-node/lode/chain"
 	"github.com/lode-node/lode/mpow"
 )
 
@@ -36,6 +37,8 @@ func TestOwed(t *testing.T) {
 		{"lapsed", func(s *standing) { s.Slot, s.Node.LastSlot = 250, 250 }, []duty{register}},
 		{"new addresses", func(s *standing) { s.Addrs = [][]byte{{3}} }, []duty{report, announce}},
 		{"new addresses, but one was published in this slot", func(s *standing) { s.Addrs, s.Tried = [][]byte{{3}}, 2 }, []duty{report}},
+		{"a draw, beside the report", func(s *standing) { s.Drawn = []chain.Draw{{}} }, []duty{report, respond}},
+		{"a draw, and the report is in", func(s *standing) { s.Drawn, s.Node.LastSlot = []chain.Draw{{}}, 2 }, []duty{respond}},
 		{"nothing to publish", func(s *standing) { s.Addrs = nil }, []duty{report}},
 	} {
 		s := base()

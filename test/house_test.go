@@ -27,13 +27,14 @@ var mayImport = map[string]string{
 	"coin":                 "",
 	"credit":               "coin",
 	"mpow":                 "",
+	"mpow/dag":             "mpow",
 	"mpow/quote":           "",
 	"mpow/quote/quotetest": "mpow/quote",
 	"market":               "coin",
 	"chain/gpos":           "coin",
-	"chain":                "coin credit market mpow mpow/quote chain/gpos",
+	"chain":                "coin credit market mpow mpow/dag mpow/quote chain/gpos",
 	"bitswap":              "credit",
-	"enclave/prover":       "mpow",
+	"enclave/prover":       "mpow mpow/dag",
 	"enclave":              "mpow",
 	"gateway":              "",
 	"node":                 "bitswap chain chain/gpos coin credit enclave enclave/prover gateway market mpow",
@@ -120,7 +121,7 @@ func TestPlan(t *testing.T) {
 			}
 		}
 	}
-	for _, must := range []string{"coin", "credit", "mpow", "mpow/quote", "market", "chain/gpos", "chain", "bitswap", "enclave", "enclave/prover", "gateway", "node", "cmd/lode", "cmd/prover"} {
+	for _, must := range []string{"coin", "credit", "mpow", "mpow/dag", "mpow/quote", "market", "chain/gpos", "chain", "bitswap", "enclave", "enclave/prover", "gateway", "node", "cmd/lode", "cmd/prover"} {
 		if !seen[must] {
 			t.Errorf("the plan has a room %s that is not built", must)
 		}
@@ -150,7 +151,7 @@ func TestOneDoor(t *testing.T) {
 }
 
 // pure are the rooms of rules: values in, values out.
-var pure = []string{"coin", "credit", "mpow", "mpow/quote", "market", "chain/gpos"}
+var pure = []string{"coin", "credit", "mpow", "mpow/dag", "mpow/quote", "market", "chain/gpos"}
 
 // impure are the imports that a rule has no use for. "time" is among them:
 // a quote's validity is checked against the block's time as an integer.

@@ -31,19 +31,6 @@ func FuzzIndex(f *testing.F) {
 	})
 }
 
-func FuzzLinks(f *testing.F) {
-	f.Add(uint64(cid.DagProtobuf), []byte{0x12, 0x02, 0x0a, 0x00})
-	f.Add(uint64(cid.DagCBOR), []byte{0xa0})
-	f.Add(uint64(cid.DagJSON), []byte(`{"a":[{"/":"bafkqaaa"}]}`))
-	f.Add(uint64(cid.Raw), []byte("x"))
-	f.Fuzz(func(t *testing.T, codec uint64, data []byte) {
-		found, err := links(codec, data)
-		if err == nil && len(found) > len(data) {
-			t.Fatalf("%d links in %d bytes", len(found), len(data))
-		}
-	})
-}
-
 func FuzzState(f *testing.F) {
 	seal := bytes.Repeat([]byte{7}, 32)
 	v := &vault{dir: f.TempDir(), seal: seal}

@@ -1,72 +1,16 @@
 package prover
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 
-	"github.com/ipfs/boxo/verifcid"
 	"github.com/ipfs/go-cid"
-	dagpb "github.com/ipld/go-codec-dagpb"
-	"github.com/ipld/go-ipld-prime/codec/dagcbor"
-	"github.com/ipld/go-ipld-prime/codec/dagjson"
-	"github.com/ipld/go-ipld-prime/datamodel"
-	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
-	"github.com/ipld/go-ipld-prime/node/basicnode"
-	"github.com/ipld/go-ipld-prime/traversal"
 	"github.com/lode-node/lode/mpow"
-	mh "github.com/multiformats/go-multihash"
+	blockdag "github.com/lode-node/lode/mpow/dag"
 )
-
-// links returns the links of a block read by codec, in order. A codec that is
-// not known has none: its block is a leaf (spec §1.3). A block that its codec
-// refuses is an error.
-func links(codec uint64, data []byte) ([]cid.Cid, error) {
-	var nb datamodel.NodeBuilder
-	var err error
-	switch codec {
-	case cid.DagProtobuf:
-		nb = dagpb.Type.PBNode.NewBuilder()
-		err = dagpb.DecodeBytes(nb, data)
-	case cid.DagCBOR:
-		nb = basicnode.Prototype.Any.NewBuilder()
-		err = dagcbor.Decode(nb, bytes.NewReader(data))
-	case cid.DagJSON:
-		nb = basicnode.Prototype.Any.NewBuilder()
-		err = dagjson.Decode(nb, bytes.NewReader(data))
-	default:
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	found, err := traversal.SelectLinks(nb.Build())
-	if err != nil {
-		return nil, err
-	}
-	out := make([]cid.Cid, len(found))
-	for i, l := range found {
-		cl, ok := l.(cidlink.Link)
-		if !ok {
-			return nil, fmt.Errorf("link %v is no CID", l)
-		}
-		out[i] = cl.Cid
-	}
-	return out, nil
-}
-
-// branches reports whether blocks of a codec can have links.
-func branches(codec uint64) bool {
-	return codec == cid.DagProtobuf || codec == cid.DagCBOR || codec == cid.DagJSON
-}
-
-// checkHash returns an error if c's hash is none that files may use
-// (spec §3.21).
-func checkHash(c cid.Cid) error { return verifcid.ValidateCid(verifcid.DefaultAllowlist, c) }
 
 // hashOf returns c's multihash as a map key.
 func hashOf(c cid.Cid) string { return string(c.Hash()) }
-
-func isIdentity(c cid.Cid) bool { return c.Prefix().MhType == mh.IDENTITY }
 
 // A dag follows the walk from a root: which blocks are there, and which links
 // still lead to nothing. Blocks are told apart by multihash; one that is linked
@@ -131,25 +75,24 @@ func (d *dag) add(hash string, data []byte) error {
 				return err
 			}
 		}
-		found, err := links(next.codec, next.data)
+		found, err := blockdag.Links(next.codec, next.data)
 		if err != nil {
 			return unsealable("block %v: %w", cid.NewCidV1(next.codec, []byte(next.hash)), err)
 		}
 		for _, l := range found {
-			if err := checkHash(l); err != nil {
+			if err := blockdag.CheckHash(l); err != nil {
 				return unsealable("link %v: %w", l, err)
 			}
 			codec, h := l.Prefix().Codec, hashOf(l)
-			if isIdentity(l) {
-				inline, err := mh.Decode(l.Hash())
-				if err != nil {
-					return unsealable("link %v: %w", l, err)
-				}
-				// Shorter than the block it stands in, so this ends.
-				todo = append(todo, reading{codec, h, append([]byte{}, inline.Digest...)})
+			inline, is, err := blockdag.Identity(l)
+			if err != nil {
+				return unsealable("%w", err)
+			}
+			if is { // shorter than the block it stands in, so this ends
+				todo = append(todo, reading{codec, h, inline})
 				continue
 			}
-			if d.note(d.have, h, codec) && branches(codec) {
+			if d.note(d.have, h, codec) && blockdag.Branches(codec) {
 				todo = append(todo, reading{codec: codec, hash: h})
 				continue
 			}
@@ -196,4 +139,24 @@ func (d *dag) missing(n int) []cid.Cid {
 	}
 	d.queue = open
 	return append([]cid.Cid(nil), open[:min(n, len(open))]...)
+}
+
+// answerable returns an error unless a draw could be answered whatever path it
+// asked for (spec §3.11).
+func (d *pending) answerable() error {
+	b := blockdag.Bound{
+		Open: func(c cid.Cid) ([]byte, error) { return d.openSealed(hashOf(c)) },
+		Size: func(c cid.Cid) (int, error) {
+			n, ok := d.byHash[hashOf(c)]
+			if !ok {
+				return 0, fmt.Errorf("block %v is not there", c)
+			}
+			return int(d.entries[n].length), nil
+		},
+	}
+	err := b.Check(d.r.Root, d.p.params.ProofBytes)
+	if errors.Is(err, blockdag.ErrPath) {
+		return unsealable("%w", err)
+	}
+	return err
 }

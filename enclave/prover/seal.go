@@ -14,6 +14,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/lode-node/lode/mpow"
+	blockdag "github.com/lode-node/lode/mpow/dag"
 )
 
 // pending is a replica under construction.
@@ -41,7 +42,7 @@ func (p *Prover) Begin(ctx context.Context, root cid.Cid, maxSize uint64) error 
 	if err := mpow.CheckRoot(root); err != nil {
 		return fmt.Errorf("begin: %w: %w", mpow.ErrUnsealable, err)
 	}
-	if err := checkHash(root); err != nil {
+	if err := blockdag.CheckHash(root); err != nil {
 		return fmt.Errorf("begin %v: %w: %w", root, mpow.ErrUnsealable, err)
 	}
 	maxSize = min(maxSize, p.params.MaxFileSize)
@@ -123,7 +124,7 @@ func (p *Prover) Seal(ctx context.Context, root, block cid.Cid, data []byte) err
 	if len(data) > mpow.MaxBlock {
 		return fmt.Errorf("seal %v: %w", root, unsealable("block of %d bytes, at most %d are allowed", len(data), mpow.MaxBlock))
 	}
-	if err := checkHash(block); err != nil {
+	if err := blockdag.CheckHash(block); err != nil {
 		return fmt.Errorf("seal %v: %w", root, err)
 	}
 	sum, err := block.Prefix().Sum(data)
@@ -386,6 +387,9 @@ func (d *pending) commit() (uint64, error) {
 	}
 	if open := d.dag.missing(1); len(open) > 0 {
 		return 0, fmt.Errorf("%w: %d blocks are missing, the first is %v", mpow.ErrIncomplete, len(d.dag.wants), open[0])
+	}
+	if err := d.answerable(); err != nil {
+		return 0, err
 	}
 	if err := d.p.disk.sync(d.file); err != nil {
 		return 0, err
