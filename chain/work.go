@@ -1,7 +1,6 @@
 package chain
 
 import (
-	"bytes"
 	"fmt"
 	"iter"
 
@@ -25,9 +24,6 @@ func (s *state) work(b Body) error {
 	if err := m.Check(); err != nil {
 		return refuse(CodeEncoding, "%v", err)
 	}
-	if err := m.Built(); err != nil {
-		return err
-	}
 	switch {
 	case m.Register != nil:
 		return s.register(sender, *m.Register)
@@ -35,6 +31,12 @@ func (s *state) work(b Body) error {
 		return s.group(sender, *m.Group)
 	case m.Answer != nil:
 		return s.answer(b)
+	case m.Recover != nil:
+		return s.recover(sender, *m.Recover)
+	case m.Page != nil:
+		return s.page(sender, *m.Page)
+	case m.Handover != nil:
+		return s.handOver(sender, *m.Handover)
 	}
 	return s.report(sender, *m.Report)
 }
@@ -63,15 +65,7 @@ func (s *state) register(sender peer.ID, r mpow.Register) error {
 	if err := s.lockSimBond(sender, n); err != nil {
 		return fmt.Errorf("node %v: a simulated registration locks %v: %w", sender, s.params.SimBond, err)
 	}
-	if known {
-		s.dropLapse(old, sender)
-		if !bytes.Equal(old.Key, n.Key) {
-			enclaves.del(s, string(old.Key))
-		}
-	}
-	lapses.push(s, s.lapse(n), sender)
-	enclaves.set(s, string(n.Key), sender)
-	s.moveCPU(sender, old.CPU, n.CPU)
+	s.renew(sender, old, n)
 	nodes.set(s, sender, n)
 	s.reported(old, n)
 	s.emit(Event{Kind: "registered", Who: peer.ID(n.Owner()), Node: sender, Why: n.Kind.String()})
@@ -81,13 +75,9 @@ func (s *state) register(sender peer.ID, r mpow.Register) error {
 // report checks what the sender's enclave says of this slot, and tells the
 // market and the stake limit what follows (spec §3.5, §3.6, §3.7).
 func (s *state) report(sender peer.ID, signed mpow.Signed) error {
-	old, ok := nodes.get(s, sender)
-	if !ok {
-		return refuse(CodeAbsent, "report of %v: not a registered node; register first", sender)
-	}
-	now := s.workContext()
-	if old.Kind == mpow.KindDCAP {
-		s.attestContext(&now, old.Measurement, old.CPU, old.FMSPC)
+	old, now, err := s.reporting("report", sender)
+	if err != nil {
+		return err
 	}
 	n, c, err := s.params.Mpow.Accept(old, signed, now)
 	if err != nil {
@@ -96,6 +86,11 @@ func (s *state) report(sender peer.ID, signed mpow.Signed) error {
 	if c.Repeated {
 		return nil
 	}
+	return s.accepted(sender, old, n, c)
+}
+
+// accepted saves a node after a report, and tells market and stake limit.
+func (s *state) accepted(sender peer.ID, old, n mpow.Node, c mpow.Change) error {
 	nodes.set(s, sender, n)
 	s.reported(old, n)
 	for _, f := range c.Dropped {
@@ -149,6 +144,18 @@ func workLoad(m *mpow.Msg) (verifies, entries uint64) {
 			return 1, 0
 		}
 		return 1, uint64(len(r.Added) + len(r.Dropped) + len(r.Listed))
+	case m.Recover != nil:
+		return 1, 0
+	case m.Page != nil:
+		p, err := m.Page.Page()
+		if err != nil {
+			return 1, 0
+		}
+		return 1, uint64(len(p.Files))
+	case m.Handover != nil && m.Handover.Register.Kind == mpow.KindSimulated:
+		return 3, 0 // evidence, report, and the old key's word
+	case m.Handover != nil:
+		return quoteVerifies + 2, 0
 	case m.Answer != nil: // each block is hashed and read
 		return 0, uint64(len(m.Answer.Blocks))
 	}

@@ -50,6 +50,9 @@ type worldNode struct {
 	keys int // how many enclaves it has had
 	held map[string]bool
 	slot mpow.Slot // of its last report
+
+	recovery mpow.Recovery // the last one signed
+	pages    []mpow.File   // its files
 }
 
 func (w *world) enclave(name string) ed25519.PrivateKey {
@@ -70,7 +73,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	}
 	g.Params.Mpow.AttestationSlots, g.Params.Mpow.GraceSlots = 15, 5
 	g.Params.Market.PendingBlocks, g.Params.Market.PaidReplicas, g.Params.Market.MaxReplicas = 24, 2, 3
-	g.Params.Batch = 2
+	g.Params.Batch, g.Params.Mpow.Draws = 2, 2
 	w.genesis = g
 	for _, name := range w.names[:6] {
 		w.nodes[name] = &worldNode{held: map[string]bool{}}
@@ -301,6 +304,15 @@ func (w *world) report(name string) (Msg, bool) {
 	v, n := w.one.View(), w.nodes[name]
 	slot := v.Params().SlotOf(v.Height() + 1)
 	node, ok := v.Node(testID(w.t, name))
+	if ok && node.Recovering != nil && w.rng.IntN(4) > 0 {
+		return w.page(name, node), true
+	}
+	if seed, known := v.Seed(slot); ok && known && w.rng.IntN(12) == 0 {
+		if w.rng.IntN(2) == 0 {
+			return w.recover(name, node, slot, seed), true
+		}
+		return w.handover(name, node, slot, seed), true
+	}
 	if seed, known := v.Seed(slot); ok && known && n.slot != slot {
 		n.slot = slot
 		r := mpow.Report{ChainID: v.ChainID(), Account: node.Account, Kind: node.Kind, Seq: node.Seq + 1, Prev: node.Last, Slot: slot, Seed: seed,
@@ -340,6 +352,92 @@ func (w *world) report(name string) (Msg, bool) {
 		return Msg{Work: &mpow.Msg{Report: &signed}}, true
 	}
 	return Msg{}, false
+}
+
+// answer returns an answer to an open draw, right or wrong.
+func (w *world) answer(name string) (Msg, bool) {
+	for _, d := range w.one.View().Draws() {
+		if d.State != "open" || w.rng.IntN(3) > 0 {
+			continue
+		}
+		a := mpow.Answer{Slot: d.Slot, Draw: d.Number}
+		for i := range 7 {
+			if f := fmt.Sprint("f", i); testRoot(w.t, f).Equals(d.Root) {
+				a.Blocks = [][]byte{[]byte(f)}
+			}
+		}
+		if w.rng.IntN(5) == 0 {
+			a.Blocks = append(a.Blocks, []byte("more"))
+		}
+		return Msg{Work: &mpow.Msg{Answer: &a}}, true
+	}
+	return Msg{}, false
+}
+
+// recover returns the word of an enclave that begins again with what it holds.
+func (w *world) recover(name string, node mpow.Node, slot mpow.Slot, seed [32]byte) Msg {
+	n := w.nodes[name]
+	n.pages = nil
+	b := mpow.Recovery{ChainID: w.genesis.ChainID, Account: node.Account, Kind: node.Kind, Generation: node.Generation + 1, Slot: slot, Seed: seed}
+	var sum mpow.LtHash
+	for i := range 4 {
+		f := mpow.File{Root: testRoot(w.t, fmt.Sprint("f", i)), Size: testSize + uint64(i%2)}
+		if n.held[fmt.Sprint("f", i)] {
+			n.pages, b.FileBytes = append(n.pages, f), b.FileBytes+f.Size
+			sum.AddFile(f)
+		}
+	}
+	if b.FilesRoot = sum.Digest(); w.rng.IntN(5) == 0 {
+		b.Generation += w.rng.Uint64N(2) // not the next one
+	}
+	n.recovery = b
+	r, err := b.Sign(w.enclave(name))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return Msg{Work: &mpow.Msg{Recover: &r}}
+}
+
+// page returns the next page of a recovery, or a wrong one.
+func (w *world) page(name string, node mpow.Node) Msg {
+	n := w.nodes[name]
+	from := min(int(node.Recovering.Pages), len(n.pages)) // a file each
+	b := mpow.PageBody{ChainID: w.genesis.ChainID, Account: node.Account, Kind: node.Kind, Generation: node.Generation, FilesRoot: n.recovery.FilesRoot,
+		Page: node.Recovering.Pages, Files: n.pages[from:min(from+1, len(n.pages))]}
+	if w.rng.IntN(6) == 0 {
+		b.Page++
+	}
+	p, err := b.Sign(w.enclave(name))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return Msg{Work: &mpow.Msg{Page: &p}}
+}
+
+// handover returns the words of two enclaves of which the first gives way, or
+// does not.
+func (w *world) handover(name string, node mpow.Node, slot mpow.Slot, seed [32]byte) Msg {
+	v, n, old := w.one.View(), w.nodes[name], w.enclave(name)
+	n.keys += 1000
+	key := w.enclave(name)
+	hash, _ := v.BlockHash(v.Height())
+	r := mpow.Register{Kind: mpow.KindSimulated, Key: key.Public().(ed25519.PublicKey), Measurement: mpow.SimulatedMeasurement(), Height: v.Height(), BlockHash: hash}
+	data := mpow.ReportData(v.ChainID(), r.Kind, r.Key, node.Account, r.Height, hash, r.StateRoot)
+	r.Evidence = ed25519.Sign(key, mpow.SimulatedEvidence(data))
+	rep, err := mpow.Report{ChainID: v.ChainID(), Account: node.Account, Kind: node.Kind, Seq: node.Seq + 1, Prev: node.Last, Slot: slot, Seed: seed,
+		SRDBytes: node.SRDBytes, FileBytes: node.FileBytes, SRDRoot: node.SRDRoot, FilesRoot: node.FilesRoot}.Sign(key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	h := mpow.Handover{Register: r, Report: rep}
+	h.Sig = ed25519.Sign(old, mpow.HandoverBytes(v.ChainID(), node.Account, node.Kind, node.Generation, r.Key, r.Measurement, node.Head()))
+	if node.LastSlot == slot || w.rng.IntN(4) == 0 {
+		n.keys -= 1000 // it will be refused: the old one goes on
+		if w.rng.IntN(2) == 0 {
+			h.Sig = nil
+		}
+	}
+	return Msg{Work: &mpow.Msg{Handover: &h}}
 }
 
 // offer signs m as name and gives it to both pools, which say the same.
@@ -477,6 +575,14 @@ func (w *world) count(raw []byte, code uint32) {
 		verb = "register"
 	case m.Work != nil && m.Work.Report != nil:
 		verb = "report"
+	case m.Work != nil && m.Work.Recover != nil:
+		verb = "recover"
+	case m.Work != nil && m.Work.Page != nil:
+		verb = "page"
+	case m.Work != nil && m.Work.Handover != nil:
+		verb = "handover"
+	case m.Work != nil && m.Work.Answer != nil:
+		verb = "answer"
 	case m.Work != nil && m.Work.Group != nil:
 		verb = "group_" + string(m.Work.Group.Verb)
 	case m.Send != nil:
@@ -526,14 +632,14 @@ func (w *world) same(h int64, x, y *abci.ResponseFinalizeBlock) {
 // and the events that never came.
 func (w *world) missing() (out []string) {
 	for _, verb := range []string{"send", "announce", "place", "prepay", "cancel", "settle", "collect", "register", "report",
-		"group_allow", "group_deny", "group_join", "group_leave", "group_remove", "bond", "bond_extra",
+		"recover", "page", "handover", "answer", "group_allow", "group_deny", "group_join", "group_leave", "group_remove", "bond", "bond_extra",
 		"unbond", "rebond", "withdraw", "validate", "guarantee", "cut_guarantee", "chill", "payout", "unjail", "propose", "vote"} {
 		if w.done[verb] == 0 || w.failed[verb] == 0 {
 			out = append(out, verb)
 		}
 	}
 	for _, kind := range []string{"listed", "unlisted", "dropped", "live", "renewed", "expired", "closed", "refunded", "collected", "registered",
-		"lapsed", "removed", "rewarded", "slashed", "set_kept", "set_elected", "proposed", "voted", StateEnacted, StateRejected} {
+		"lapsed", "removed", "recovering", "recovered", "handed_over", "drawn", "answered", "fault", "rewarded", "slashed", "set_kept", "set_elected", "proposed", "voted", StateEnacted, StateRejected} {
 		if w.events[kind] == 0 {
 			out = append(out, kind)
 		}
@@ -571,8 +677,17 @@ func TestTwoAppsAgreeOnEverything(t *testing.T) {
 			if w.rng.IntN(3) > 0 {
 				continue
 			}
-			if m, ok := w.report(name); ok {
+			if m, ok := w.answer(name); ok {
+				w.offer(name, "answer", m, 0)
+			}
+			if m, ok := w.report(name); ok && m.Work.Report != nil {
 				w.offer(name, "report", m, 0)
+			} else if ok {
+				if next[name] == 0 {
+					next[name] = w.one.View().Account(testID(t, name)).Nonce
+				}
+				next[name]++
+				w.offer(name, "work", m, next[name])
 			}
 		}
 		if len(w.old) > 0 && w.rng.IntN(3) == 0 {

@@ -194,3 +194,15 @@ func (c *Client) Report(ctx context.Context, slot mpow.Slot, seed [32]byte, head
 	err = c.call(ctx, slow, "report", in, &out)
 	return out, err
 }
+
+// Recover signs that the prover begins a new generation with what it holds.
+func (c *Client) Recover(ctx context.Context, generation uint64, slot mpow.Slot, seed [32]byte) (out mpow.Recover, err error) {
+	err = c.call(ctx, slow, "recover", mpow.RecoverCall{Generation: generation, Slot: slot, Seed: seed}, &out)
+	return out, err
+}
+
+// Page signs one page of the files of the last recovery, or answers mpow.ErrAbsent.
+func (c *Client) Page(ctx context.Context, number uint64) (out mpow.Page, err error) {
+	err = c.call(ctx, quick, "page", mpow.PageCall{Page: number}, &out)
+	return out, err
+}

@@ -34,8 +34,11 @@ func (p Params) Accept(n Node, s Signed, now Context) (Node, Change, error) {
 	if err := s.Verify(n.Kind, n.Key); err != nil {
 		return n, Change{}, err
 	}
-	if err := p.checkStanding(n, r, now); err != nil {
+	if err := p.standing(n, statement{r.ChainID, r.Account, r.Kind, r.Slot, r.Seed}, now); err != nil {
 		return n, Change{}, fmt.Errorf("report: %w", err)
+	}
+	if n.Recovering != nil {
+		return n, Change{}, fmt.Errorf("report: the node recovers, %d of %d bytes of its files are in: send the next page (spec §3.10)", n.FileBytes, n.Recovering.FileBytes)
 	}
 	if n.Reports > 0 && n.LastSlot == r.Slot {
 		return n, Change{Report: r, Repeated: true}, nil
@@ -61,18 +64,22 @@ func (p Params) Accept(n Node, s Signed, now Context) (Node, Change, error) {
 	return next, c, nil
 }
 
-// checkStanding checks what holds for any report of this node now, a repeated
+// A statement is what everything that an enclave signs about a slot says of
+// itself.
+type statement struct {
+	ChainID string
+	Account Account
+	Kind    Kind
+	Slot    Slot
+	Seed    Hash
+}
+
+// standing checks what holds for any word of this node's enclave now, a repeated
 // one included.
-func (p Params) checkStanding(n Node, r Report, now Context) error {
+func (p Params) standing(n Node, r statement, now Context) error {
 	switch {
 	case r.Kind != n.Kind:
 		return fmt.Errorf("kind %v, the node is %v", r.Kind, n.Kind)
-	case n.Kind == KindSimulated && !p.AllowSimulated:
-		return errors.New("simulated nodes are not allowed on this chain (spec §3.3)")
-	case n.Kind == KindDCAP && now.Measurement == nil:
-		return fmt.Errorf("measurement %v is unknown here: upgrade the enclave (spec §3.1)", n.Measurement)
-	case n.Kind == KindDCAP && now.Denied != "":
-		return fmt.Errorf("%s is denied (spec §3.2)", now.Denied)
 	case r.ChainID != now.ChainID:
 		return fmt.Errorf("chain %q, want %q", r.ChainID, now.ChainID)
 	case r.Account != n.Account:
@@ -83,13 +90,26 @@ func (p Params) checkStanding(n Node, r Report, now Context) error {
 		return fmt.Errorf("slot %d, the current one is %d", r.Slot, now.Slot)
 	case r.Seed != now.Seed:
 		return fmt.Errorf("seed %x, slot %d has %x", r.Seed[:4], now.Slot, now.Seed[:4])
+	}
+	return p.platform(n, now)
+}
+
+// platform checks that n's enclave may say anything now: its registration lasts,
+// and neither its kind, its build nor its platform is barred (spec §3.1, §3.2).
+func (p Params) platform(n Node, now Context) error {
+	switch {
 	case p.Ended(n, now.Slot):
 		return fmt.Errorf("slot %d, the registration lapsed at %d", now.Slot, n.AttestedUntil)
+	case n.Kind == KindSimulated && !p.AllowSimulated:
+		return errors.New("simulated nodes are not allowed on this chain (spec §3.3)")
+	case n.Kind != KindDCAP:
+		return nil
+	case now.Measurement == nil:
+		return fmt.Errorf("measurement %v is unknown here: upgrade the enclave (spec §3.1)", n.Measurement)
+	case now.Denied != "":
+		return fmt.Errorf("%s is denied (spec §3.2)", now.Denied)
 	}
-	if n.Kind == KindDCAP {
-		return now.Measurement.At(now.Height)
-	}
-	return nil
+	return now.Measurement.At(now.Height)
 }
 
 func (p Params) checkReport(n Node, r Report) error {

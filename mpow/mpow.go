@@ -212,12 +212,13 @@ type Msg struct {
 	Recover  *Recover  `json:"recover,omitempty" cbor:"recover,omitempty"`
 	Handover *Handover `json:"handover,omitempty" cbor:"handover,omitempty"`
 	Group    *Group    `json:"group,omitempty" cbor:"group,omitempty"`
+	Page     *Page     `json:"page,omitempty" cbor:"page,omitempty"`
 }
 
 // Check returns an error unless exactly one field is set.
 func (m Msg) Check() error {
 	n := 0
-	for _, set := range []bool{m.Register != nil, m.Report != nil, m.Answer != nil, m.Recover != nil, m.Handover != nil, m.Group != nil} {
+	for _, set := range []bool{m.Register != nil, m.Report != nil, m.Answer != nil, m.Recover != nil, m.Handover != nil, m.Group != nil, m.Page != nil} {
 		if set {
 			n++
 		}
@@ -226,29 +227,4 @@ func (m Msg) Check() error {
 		return fmt.Errorf("work message: %d verbs, want exactly one", n)
 	}
 	return nil
-}
-
-// Built returns nil for the verbs that the chain executes, and for the others
-// the error that names their section.
-func (m Msg) Built() error {
-	switch {
-	case m.Recover != nil:
-		return NotImplemented("3.10")
-	case m.Handover != nil:
-		return NotImplemented("3.9")
-	}
-	return m.Check()
-}
-
-// A Recover begins a new generation of a node whose sums have drifted from its
-// enclave's (spec §3.10). The chain refuses it as not implemented.
-type Recover struct {
-	FilesRoot Hash `json:"files_root"`
-}
-
-// A Handover moves a node to a new enclave key, countersigned by the old one
-// (spec §3.9). The chain refuses it as not implemented.
-type Handover struct {
-	Key []byte `json:"key"`
-	Sig []byte `json:"sig"`
 }

@@ -35,7 +35,10 @@ type Node struct {
 	// market's to add and take.
 	Power         uint64 `json:"power"`
 	PunishedUntil Slot   `json:"punished_until"` // no workload counts up to this slot, itself included
-	Files         LtHash `json:"-" cbor:"files"` // multiset of the files (spec §3.6)
+	// Recovering is what a recovery has yet to come to; nil: none is under way, and
+	// reports are taken (spec §3.10).
+	Recovering *Recovering `json:"recovering,omitempty" cbor:"Recovering,omitempty"`
+	Files      LtHash      `json:"-" cbor:"files"` // multiset of the files (spec §3.6)
 }
 
 // Owner returns the account that the node's workload is credited to

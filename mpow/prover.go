@@ -83,6 +83,16 @@ type (
 		Head Head      `json:"head"`
 		List []cid.Cid `json:"list"`
 	}
+	// RecoverCall asks for a [Recover].
+	RecoverCall struct {
+		Generation uint64 `json:"generation"`
+		Slot       Slot   `json:"slot"`
+		Seed       Hash   `json:"seed"`
+	}
+	// PageCall asks for a [Page].
+	PageCall struct {
+		Page uint64 `json:"page"`
+	}
 	// EmptyCall is the body of calls without arguments, and of replies without
 	// results.
 	EmptyCall struct{}

@@ -197,6 +197,25 @@ type (
 		Replicas []chain.Replica `json:"replicas"`
 		Pay      chain.Pay       `json:"pay"` // earned and not collected
 	}
+	// DrawsAnswer is GET draws: those of the last slot and of this one (spec §3.11).
+	DrawsAnswer struct {
+		Height int64        `json:"height"`
+		Slot   mpow.Slot    `json:"slot"`
+		Draws  []chain.Draw `json:"draws"`
+	}
+	// GroupAnswer is GET groups/{id}: what stands under an owner (spec §3.8).
+	GroupAnswer struct {
+		Height int64       `json:"height"`
+		Group  chain.Group `json:"group"`
+		// Workload is what the owner's nodes proved in the last full slot, in bytes.
+		Workload uint64 `json:"workload"`
+	}
+	// RecoverAnswer is POST recover: what this node has been asked to begin.
+	RecoverAnswer struct {
+		Height      int64  `json:"height"`
+		Generation  uint64 `json:"generation"`
+		PunishSlots uint64 `json:"punish_slots"` // slots without workload from then
+	}
 	// PeersAnswer is GET peers: the best first, with what makes their rank.
 	PeersAnswer struct {
 		Height int64  `json:"height"`
@@ -278,12 +297,17 @@ type (
 		Last          mpow.Slot `json:"last"` // slot of the last report
 		Reports       uint64    `json:"reports"`
 		Misses        uint64    `json:"misses"`
+		Faults        uint64    `json:"faults"` // draws never answered
 		PunishedUntil mpow.Slot `json:"punished_until"`
-		SRDBytes      uint64    `json:"srd_bytes"`
-		FileBytes     uint64    `json:"file_bytes"`
-		Power         uint64    `json:"power"`
-		Workload      uint64    `json:"workload"` // of its last report; 0 when that was not in the last full slot
-		Addrs         []string  `json:"addrs"`
+		Generation    uint64    `json:"generation"`
+		Lapsed        bool      `json:"lapsed,omitempty"` // nobody renewed it, and it is being taken out
+		// Recovering is what a recovery has yet to come to; absent: none is under way.
+		Recovering *mpow.Recovering `json:"recovering,omitempty"`
+		SRDBytes   uint64           `json:"srd_bytes"`
+		FileBytes  uint64           `json:"file_bytes"`
+		Power      uint64           `json:"power"`
+		Workload   uint64           `json:"workload"` // of its last report; 0 when that was not in the last full slot
+		Addrs      []string         `json:"addrs"`
 	}
 )
 

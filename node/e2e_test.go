@@ -150,6 +150,29 @@ func TestDrawsAreAnsweredByHolders(t *testing.T) {
 	}
 }
 
+// A node that is asked to begins a generation with what its prover holds, pages
+// it in and is a holder again (spec §3.10).
+func TestANodeRecovers(t *testing.T) {
+	ctx := deadline(t, 25*time.Second)
+	d := devnet(t, node.DevnetConfig{Storage: 1})
+	_, a := order(ctx, t, d)
+	until(ctx, t, d, "the node is a holder", holders(a.Root, 1))
+	w := httptest.NewRecorder()
+	d.Nodes[0].API().ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/lode/v1/recover", nil))
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"generation":1`) {
+		t.Fatalf("recover: %d %s", w.Code, w.Body)
+	}
+	v := until(ctx, t, d, "it is one again, in the next generation", func(v *chain.View) bool {
+		n, _ := v.Node(d.Nodes[0].ID())
+		return n.Generation == 1 && n.Recovering == nil && n.Seq > 0 && len(v.Holders(a.Root)) == 1
+	})
+	for _, r := range v.Replicas(d.Nodes[0].ID()) {
+		if r.Dead {
+			t.Errorf("replica %+v", r)
+		}
+	}
+}
+
 // The main job in one process: order, fetch, seal, report, live, holders, pay.
 func TestOrderFetchSealReportLiveCollect(t *testing.T) {
 	ctx := deadline(t, 20*time.Second)

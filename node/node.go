@@ -88,6 +88,10 @@ type Prover interface {
 	// (spec §3.5). head is the chain's last report of this node; list names files
 	// that now claim a replica. The same slot asked again gives the same bytes.
 	Report(ctx context.Context, slot mpow.Slot, seed [32]byte, head mpow.Head, list []cid.Cid) (mpow.Signed, error)
+	// Recover signs that the enclave begins a generation of the node with what it
+	// holds, and Page one page of that, from 0 (spec §3.10).
+	Recover(ctx context.Context, generation uint64, slot mpow.Slot, seed [32]byte) (mpow.Recover, error)
+	Page(ctx context.Context, number uint64) (mpow.Page, error)
 	Close() error
 }
 

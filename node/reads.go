@@ -307,6 +307,24 @@ func (n *Node) getNode(r *http.Request) (any, error) {
 	return NodeAnswer{Height: v.Height(), Node: nodeEntry(v, e), Replicas: v.Replicas(id), Pay: v.Pay(id)}, nil
 }
 
+func (n *Node) getDraws(*http.Request) (any, error) {
+	v := n.chain.View()
+	return DrawsAnswer{Height: v.Height(), Slot: v.Slot(), Draws: v.Draws()}, nil
+}
+
+func (n *Node) getGroup(r *http.Request) (any, error) {
+	id, err := pathID(r)
+	if err != nil {
+		return nil, err
+	}
+	v := n.chain.View()
+	g := v.Group(id)
+	if len(g.Members)+len(g.Allowed) == 0 {
+		return nil, notFound("group of %v: none at height %d; its owner makes one with `lode group allow NODE`", id, v.Height())
+	}
+	return GroupAnswer{Height: v.Height(), Group: g, Workload: v.Stake(id).Workload}, nil
+}
+
 // nodeEntry shows a node record for people.
 func nodeEntry(v *chain.View, e mpow.Node) NodeEntry {
 	id := peer.ID(e.Account)
@@ -317,6 +335,7 @@ func nodeEntry(v *chain.View, e mpow.Node) NodeEntry {
 	return NodeEntry{
 		ID: id, Owner: peer.ID(e.Owner()), Kind: e.Kind.String(), Key: hex.EncodeToString(e.Key), AttestedUntil: e.AttestedUntil,
 		Seq: e.Seq, Last: e.LastSlot, Reports: e.Reports, Misses: e.Misses, PunishedUntil: e.PunishedUntil,
+		Faults: e.Faults, Generation: e.Generation, Lapsed: e.Lapsed, Recovering: e.Recovering,
 		SRDBytes: e.SRDBytes, FileBytes: e.FileBytes, Power: e.Power, Workload: workload, Addrs: texts(v.Addrs(id)),
 	}
 }

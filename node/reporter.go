@@ -36,7 +36,8 @@ type standing struct {
 	Tried     mpow.Slot // slot of the last announcement tried
 	Refused   mpow.Slot // slot whose report the chain refused
 
-	Drawn []chain.Draw // open draws of this node's replicas
+	Wanted bool         // somebody wants a new generation (spec §3.10)
+	Drawn  []chain.Draw // open draws of this node's replicas
 }
 
 // A duty is what a node owes the chain.
@@ -46,6 +47,8 @@ const (
 	register duty = "register" // offer the enclave's key, or renew it
 	report   duty = "report"   // prove what is held in this slot
 	announce duty = "announce" // publish where it listens
+	begin    duty = "recover"  // begin a new generation
+	page     duty = "page"     // bring the next page of one
 	respond  duty = "respond"  // show blocks that a draw asks for
 )
 
@@ -62,7 +65,12 @@ func owed(s standing) []duty {
 	if s.Slot+renewEarly(s.Params) >= s.Node.AttestedUntil {
 		out = append(out, register)
 	}
-	if s.Slot > 0 && s.Node.LastSlot < s.Slot && s.Refused != s.Slot {
+	switch {
+	case s.Wanted && s.Slot > 0:
+		out = append(out, begin)
+	case s.Node.Recovering != nil:
+		out = append(out, page)
+	case s.Slot > 0 && s.Node.LastSlot < s.Slot && s.Refused != s.Slot:
 		out = append(out, report)
 	}
 	if len(s.Drawn) > 0 {
@@ -101,6 +109,7 @@ type reporter struct {
 	refused mpow.Slot
 	last    LastReport
 	info    mpow.ProverInfo
+	wanted  bool // a new generation
 }
 
 // run looks at every block, and does what is owed one after the other: the next
@@ -152,7 +161,7 @@ func (r *reporter) look(ctx context.Context) (standing, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.info = info
-	s.Tried, s.Refused = r.tried, r.refused
+	s.Tried, s.Refused, s.Wanted = r.tried, r.refused, r.wanted
 	return s, nil
 }
 
@@ -181,6 +190,10 @@ func (r *reporter) do(ctx context.Context, s standing, duties []duty) error {
 				err = r.announce(ctx, s)
 			case respond:
 				err = r.answer(ctx, s)
+			case begin:
+				err = r.begin(ctx, s)
+			case page:
+				err = r.page(ctx, s)
 			}
 			if err != nil && all.Err() == nil {
 				r.log.Warn("the chain was not told", "what", string(d), "slot", s.Slot, "height", s.Height, "err", err)
@@ -230,6 +243,15 @@ func (r *reporter) report(ctx context.Context, s standing) error {
 		return nil
 	}
 	r.last.Error = err.Error()
+	if errors.Is(err, mpow.ErrHead) {
+		r.refused = s.Slot // the prover would say the same again
+		// A generation that has no report yet, as after a lapse, has nothing to lose
+		// by another; any other head may be that of a second copy of this enclave,
+		// and then it takes a person to say which one goes on.
+		if r.wanted = s.Node.Head() == (mpow.Head{}); !r.wanted {
+			r.log.Error("the chain is where this prover never was: end any other copy of it, then run: lode node recover", "slot", s.Slot)
+		}
+	}
 	var refused *chain.Error
 	if errors.As(err, &refused) && refused.Code != chain.CodeStopped {
 		r.refused = s.Slot // the same bytes would be refused again

@@ -39,6 +39,9 @@ func TestOwed(t *testing.T) {
 		{"new addresses, but one was published in this slot", func(s *standing) { s.Addrs, s.Tried = [][]byte{{3}}, 2 }, []duty{report}},
 		{"a draw, beside the report", func(s *standing) { s.Drawn = []chain.Draw{{}} }, []duty{report, respond}},
 		{"a draw, and the report is in", func(s *standing) { s.Drawn, s.Node.LastSlot = []chain.Draw{{}}, 2 }, []duty{respond}},
+		{"a new generation is wanted", func(s *standing) { s.Wanted = true }, []duty{begin}},
+		{"it has begun: pages before reports", func(s *standing) { s.Node.Recovering = &mpow.Recovering{} }, []duty{page}},
+		{"another is wanted in the middle", func(s *standing) { s.Wanted, s.Node.Recovering = true, &mpow.Recovering{} }, []duty{begin}},
 		{"nothing to publish", func(s *standing) { s.Addrs = nil }, []duty{report}},
 	} {
 		s := base()

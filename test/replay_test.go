@@ -258,8 +258,6 @@ func TestWhatIsNotBuiltSaysSo(t *testing.T) {
 		msg     chain.Msg
 		section string
 	}{
-		{chain.Msg{Work: &mpow.Msg{Recover: &mpow.Recover{}}}, "§3.10"},
-		{chain.Msg{Work: &mpow.Msg{Handover: &mpow.Handover{}}}, "§3.9"},
 		{chain.Msg{Credit: &credit.Msg{Fund: &credit.Fund{Server: other, Amount: 1}}}, "§7.6"},
 		{chain.Msg{Credit: &credit.Msg{Close: &credit.Close{Server: other}}}, "§7.6"},
 		{chain.Msg{Credit: &credit.Msg{Claim: &credit.Claim{Receipt: credit.Receipt{Server: other, Client: other}}}}, "§7.6"},

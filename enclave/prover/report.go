@@ -27,24 +27,10 @@ func (p *Prover) Report(ctx context.Context, slot mpow.Slot, seed [32]byte, head
 	if s, done, err := p.mayReport(slot, head); done || err != nil {
 		return s, err
 	}
-	lost, gone, err := p.check(ctx, seed)
-	if err != nil {
-		return mpow.Signed{}, fmt.Errorf("report of slot %d: check: %w", slot, err)
+	if err := p.examine(ctx, seed); err != nil {
+		return mpow.Signed{}, fmt.Errorf("report of slot %d: %w", slot, err)
 	}
-	p.writing.Lock()
 	defer p.writing.Unlock()
-	var damaged []*replica
-	for _, r := range lost {
-		if r.held() {
-			damaged = append(damaged, r)
-		}
-	}
-	if err := p.forget(damaged); err != nil {
-		return mpow.Signed{}, fmt.Errorf("report of slot %d: %w", slot, err)
-	}
-	if err := p.shedUnits(gone); err != nil {
-		return mpow.Signed{}, fmt.Errorf("report of slot %d: %w", slot, err)
-	}
 	rec, err := p.compose(slot, seed, p.state.Signed.Slot > 0 && p.state.Signed.Base.is(head), list)
 	if err != nil {
 		return mpow.Signed{}, fmt.Errorf("report of slot %d: %w", slot, err)
@@ -57,6 +43,30 @@ func (p *Prover) Report(ctx context.Context, slot mpow.Slot, seed [32]byte, head
 	p.log.Info("report signed", "slot", uint64(slot), "seq", p.state.Signed.Base.Seq, "bytes", p.state.Signed.Base.Bytes,
 		"added", len(rec.Added), "dropped", len(rec.Dropped), "listed", len(rec.Listed))
 	return rec.Report, nil
+}
+
+// examine checks a sample of what is held, drawn by seed, and drops what fails
+// (spec §3.24). On success it returns with writing held: what is signed next is of
+// what was found.
+func (p *Prover) examine(ctx context.Context, seed [32]byte) error {
+	lost, gone, err := p.check(ctx, seed)
+	if err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	p.writing.Lock()
+	var damaged []*replica
+	for _, r := range lost {
+		if r.held() {
+			damaged = append(damaged, r)
+		}
+	}
+	if err = p.forget(damaged); err == nil {
+		err = p.shedUnits(gone)
+	}
+	if err != nil {
+		p.writing.Unlock()
+	}
+	return err
 }
 
 // mayReport returns the report already signed for the slot, or whether a new one

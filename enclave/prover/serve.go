@@ -98,6 +98,12 @@ func (p *Prover) Handler() http.Handler {
 	handle(p, mux, slots, "report", func(ctx context.Context, c mpow.ReportCall) (mpow.Signed, error) {
 		return p.Report(ctx, c.Slot, c.Seed, c.Head, c.List)
 	})
+	handle(p, mux, slots, "recover", func(ctx context.Context, c mpow.RecoverCall) (mpow.Recover, error) {
+		return p.Recover(ctx, c.Generation, c.Slot, c.Seed)
+	})
+	handle(p, mux, slots, "page", func(ctx context.Context, c mpow.PageCall) (mpow.Page, error) {
+		return p.Page(ctx, c.Page)
+	})
 	return mux
 }
 

@@ -32,6 +32,7 @@ type state struct {
 	// first report.
 	Accepted base
 	Signed   signed
+	Recovery *recovery // the last one, until a report builds on it; nil: none
 }
 
 // A replica is one sealing of a file, under keys of its own.
@@ -96,6 +97,8 @@ type record struct {
 	Unit   *unit     `cbor:"unit,omitempty"`
 	Shed   []id      `cbor:"shed,omitempty"`
 	Report *reported `cbor:"report,omitempty"`
+
+	Recover *recovered `cbor:"recover,omitempty"`
 }
 
 type bind struct {
@@ -152,6 +155,8 @@ func (s *state) apply(r record) error {
 		s.Units[r.Unit.ID] = *r.Unit
 	case r.Report != nil:
 		return s.applyReport(*r.Report)
+	case r.Recover != nil:
+		return s.applyRecovered(*r.Recover)
 	}
 	for _, i := range r.Drop {
 		if e, ok := s.Replicas[i]; ok {
@@ -167,7 +172,7 @@ func (s *state) apply(r record) error {
 
 func (s *state) applyReport(r reported) error {
 	if r.FromSigned {
-		s.Accepted = s.Signed.Base
+		s.Accepted, s.Recovery = s.Signed.Base, nil
 	}
 	for _, e := range s.Replicas {
 		if r.FromSigned {
@@ -217,12 +222,13 @@ type snapshot struct {
 	Units    []unit
 	Accepted base
 	Signed   signed
+	Recovery *recovery `cbor:"Recovery,omitempty"`
 }
 
 func (s *state) snapshot() snapshot {
 	out := snapshot{
 		ChainID: s.ChainID, Account: s.Account, Key: s.Key, Secret: s.Secret,
-		Accepted: s.Accepted, Signed: s.Signed,
+		Accepted: s.Accepted, Signed: s.Signed, Recovery: s.Recovery,
 	}
 	for _, i := range sorted(s.Replicas) {
 		out.Replicas = append(out.Replicas, *s.Replicas[i])
@@ -236,7 +242,7 @@ func (s *state) snapshot() snapshot {
 func (s snapshot) state() *state {
 	out := &state{
 		ChainID: s.ChainID, Account: s.Account, Key: s.Key, Secret: s.Secret,
-		Replicas: map[id]*replica{}, Units: map[id]unit{}, Accepted: s.Accepted, Signed: s.Signed,
+		Replicas: map[id]*replica{}, Units: map[id]unit{}, Accepted: s.Accepted, Signed: s.Signed, Recovery: s.Recovery,
 	}
 	for n := range s.Replicas {
 		out.Replicas[s.Replicas[n].ID] = &s.Replicas[n]
