@@ -10,12 +10,12 @@ import (
 
 // checklists are the lists of the Crust study that docs/conformance.md answers in
 // full, with the number of their last row.
-var checklists = map[string]int{"GPOS": 24, "DSM": 30}
+var checklists = map[string]int{"MPOW": 20, "GPOS": 24, "DSM": 30}
 
 var conformanceLine = regexp.MustCompile(`^\| ([A-Z]+)-(\d+) \| ([^|]+) \| ([^|]*) \| ([^|]*) ?\|$`)
 
 // openLists are those of which some rows are answered, in words of their own.
-var openLists = map[string]bool{"EN": true, "MPOW": true}
+var openLists = map[string]bool{"EN": true}
 
 // TestConformance holds docs/conformance.md to the checklists and to the code:
 // no row is missing or twice, each says as Crust, differently or left out, with a

@@ -22,6 +22,9 @@ type (
 	nodeAnswer       = node.NodeAnswer
 	stakeAnswer      = node.StakeAnswer
 	validatorsAnswer = node.ValidatorsAnswer
+	drawsAnswer      = node.DrawsAnswer
+	groupAnswer      = node.GroupAnswer
+	recoverAnswer    = node.RecoverAnswer
 	peersAnswer      = node.PeersAnswer
 	fetchesAnswer    = node.FetchesAnswer
 	servingAnswer    = node.ServingAnswer

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/lode-node/lode/node"
 )
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -68,12 +70,61 @@ func (c *cli) nodeCmd() *cobra.Command {
 				n := a.Node
 				fields(w, "node", n.ID, "owner", n.Owner, "enclave", n.Kind, "workload", size(n.Workload), "files", size(n.FileBytes),
 					"random data", size(n.SRDBytes), "storage power", size(n.Power), "last slot", n.Last, "reports", n.Reports, "misses", n.Misses,
+					"draws never answered", n.Faults, "punished until slot", n.PunishedUntil, "attested until slot", n.AttestedUntil, "state", stateOf(n),
 					"collectable", a.Pay.Collectable, "earned, vesting", a.Pay.Vesting)
 				printPay(w, a)
 			})
 		}},
+		&cobra.Command{Use: "draws", Short: "what availability draws ask for in this slot and the last, and what became of it", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
+			return ask(c, cmd, "/draws", func(w io.Writer, a drawsAnswer) {
+				if len(a.Draws) == 0 {
+					c.say("nothing was drawn in slots %d and %d", max(a.Slot, 1)-1, a.Slot)
+					return
+				}
+				var t table
+				t.row("SLOT", "DRAW", "NODE", "ROOT", "STATE")
+				for _, d := range a.Draws {
+					t.row(d.Slot, d.Number, d.Node, d.Root, d.State)
+				}
+				t.print(w)
+			})
+		}},
+		c.recoverCmd(),
 	)
 	return cmd
+}
+
+// stateOf says in words what a node does, beside reporting.
+func stateOf(n node.NodeEntry) string {
+	switch {
+	case n.Lapsed:
+		return "lapsed: nobody renewed its registration"
+	case n.Recovering != nil:
+		return fmt.Sprintf("recovering: %s of %s are in", size(n.FileBytes), size(n.Recovering.FileBytes))
+	}
+	return fmt.Sprintf("generation %d", n.Generation)
+}
+
+// recoverCmd asks a storage node to begin again with what its enclave holds.
+func (c *cli) recoverCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "recover", Short: "begin a new generation of this storage node, when its prover and the chain have parted",
+		Long: "The prover signs anew for all that it holds, and the files follow in pages, one a block. What was earned and has not vested is lost, and no work\n" +
+			"counts for the slots that a missed report costs. End any other copy of this prover first: else the two part again.",
+		Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := c.client()
+			if err != nil {
+				return err
+			}
+			var a recoverAnswer
+			if err := cl.post(cmd.Context(), "/recover", "application/json", nil, &a); err != nil {
+				return err
+			}
+			return c.show(a, func(w io.Writer) {
+				fmt.Fprintf(w, "asked for generation %d; no work counts for %d slots from its beginning\n", a.Generation, a.PunishSlots)
+			})
+		},
+	}
 }
 
 // printPay prints what each file of a node pays, and its place in the payout queue.
