@@ -13,6 +13,7 @@ import (
 
 	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
+	"github.com/lode-node/lode/mpow/dag"
 )
 
 // newDrawn is a marketplace with draws, two nodes that hold f and g, and a slot
@@ -321,5 +322,31 @@ func TestNumbersStayDense(t *testing.T) {
 	})
 	if !strings.Contains(string(numbered.raw(1)), keyWork) {
 		t.Error("numbers are not proven state")
+	}
+}
+
+// The longest answer that a chain may ask for is one that it reads (spec §3.11).
+func TestTheLongestAnswerIsRead(t *testing.T) {
+	p, err := Preset(ClassDev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Mpow.ProofBytes, p.BlockBytes = mpow.MaxProof, 4<<20
+	if err := p.Validate(1 << 40); err != nil {
+		t.Fatal(err)
+	}
+	left, a := p.Mpow.ProofBytes, mpow.Answer{}
+	for range dag.MaxPath {
+		n := left / (dag.MaxPath - len(a.Blocks))
+		a.Blocks = append(a.Blocks, make([]byte, n-dag.BlockWeight))
+		left -= n
+	}
+	raw, err := Sign(testKey(t, "alice"), Body{ChainID: "dev-test", Msg: Msg{Work: &mpow.Msg{Answer: &a}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := DecodeTx(raw)
+	if err != nil || tx.Size > p.limit(tx) || int64(tx.Size) > p.BlockBytes {
+		t.Errorf("an answer of %d bytes in %d: at most %d, %v", p.Mpow.ProofBytes, len(raw), p.limit(tx), err)
 	}
 }

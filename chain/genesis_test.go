@@ -44,7 +44,8 @@ func TestParamsRefuseEachBadValue(t *testing.T) { // spec §1.5
 		{"slot_blocks", func(p *Params) { p.Mpow.SlotBlocks++ }},
 		{"max_file_size", func(p *Params) { p.Mpow.MaxFileSize *= 2 }},
 		{"block_bytes", func(p *Params) { p.BlockBytes = int64(p.Mpow.ProofBytes) + 64<<10 - 1 }}, // spec §3.11
-		{"proof_bytes", func(p *Params) { p.Mpow.ProofBytes = 1 << 30 }},
+		{"proof_bytes", func(p *Params) { p.Mpow.ProofBytes = mpow.MaxProof + 1 }},
+		{"draws", func(p *Params) { p.Mpow.Draws = mpow.MaxDraws + 1 }},
 		{"tx_bytes", func(p *Params) { p.TxBytes = -1 }},
 		{"batch", func(p *Params) { p.Batch = 0 }},
 		{"fees.base", func(p *Params) { p.Fees.Base = 1 << 63 }},

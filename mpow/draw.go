@@ -9,8 +9,12 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// MaxDraws bounds Params.Draws.
-const MaxDraws = 64
+// Bounds of params: more draws a slot than this are too much to look at in one
+// block, and a transaction with more blocks than this in it is not read at all.
+const (
+	MaxDraws = 64
+	MaxProof = 2<<20 - 64<<10 // bytes
+)
 
 // DrawNumber returns which of count replicas draw i of a slot asks for:
 // SHA-256("lode/draw/v1" ‖ seed ‖ i) mod count, i in 8 bytes and the hash read as

@@ -105,8 +105,8 @@ func (p Params) Validate() error {
 		return fmt.Errorf("grace_slots %d: want at most %d", p.GraceSlots, 1<<20)
 	case p.MaxPerCPU < 1 || p.MaxPerCPU > 1000:
 		return fmt.Errorf("max_per_cpu %d: want 1 to 1000", p.MaxPerCPU)
-	case p.ProofBytes < 64<<10 || p.ProofBytes > 3<<20:
-		return fmt.Errorf("proof_bytes %d: want 64 KiB to 3 MiB", p.ProofBytes)
+	case p.ProofBytes < 64<<10 || p.ProofBytes > MaxProof:
+		return fmt.Errorf("proof_bytes %d: want 64 KiB to %d", p.ProofBytes, MaxProof)
 	case p.Draws < 0 || p.Draws > MaxDraws:
 		return fmt.Errorf("draws %d: want 0 to %d", p.Draws, MaxDraws)
 	}
