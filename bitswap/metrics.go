@@ -23,6 +23,10 @@ import (
 //	lode_bitswap_fallbacks_total           times that a fetch turned to others than holders
 //	lode_bitswap_routers_total{router,result}  questions to routers, by answer: found, none or failed
 //	lode_bitswap_http_total{result}        requests to HTTP providers: block, absent, busy, failed, wrong or refused
+//	lode_bitswap_observed_total{from}      blocks that the stock client got where ours only observes: from whom we
+//	                                       would have asked first, another holder, somebody else, or for a file of no holder (unknown)
+//	lode_bitswap_observed_expected_seconds_total  what we expected of whom we would have asked first, but for the last kind
+//	lode_bitswap_observed_took_seconds_total      what the stock client took for the same blocks
 //	lode_bitswap_strategy{strategy}        1 for the strategy of this exchange
 //	lode_bitswap_first_block_seconds       from the start of a fetch to its first block
 //
@@ -32,9 +36,10 @@ type metrics struct {
 	wants, duplicates, unwanted, sent,
 	stalls, asks, hedges, fallbacks prometheus.Counter
 	blocks, bytes, outcomes, dials,
-	routers, web *prometheus.CounterVec
-	first prometheus.Histogram
-	all   []prometheus.Collector
+	routers, web, observed *prometheus.CounterVec
+	expected, took prometheus.Counter
+	first          prometheus.Histogram
+	all            []prometheus.Collector
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -61,6 +66,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.bytes = vec("bytes_total", "Bytes of wanted blocks received.", "path")
 	m.outcomes = vec("outcomes_total", "Requests by outcome.", "kind", "duty")
 	m.routers = vec("routers_total", "Questions to routers, by answer.", "router", "result")
+	m.observed = vec("observed_total", "Blocks got by the stock client, by what we would have done.", "from")
+	m.expected = one("observed_expected_seconds_total", "Time expected of whom we would have asked first.")
+	m.took = one("observed_took_seconds_total", "Time that the stock client took for the same blocks.")
 	m.web = vec("http_total", "Requests to HTTP providers, by answer.", "result")
 	m.dials = vec("dials_total", "Dials of holders.", "result")
 	m.first = prometheus.NewHistogram(prometheus.HistogramOpts{

@@ -2,10 +2,12 @@ package bitswap
 
 import (
 	"context"
+	"time"
 
 	"github.com/ipfs/boxo/exchange"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // A stockSession fetches with boxo's client alone, and keeps the books.
@@ -76,6 +78,29 @@ func (s *stockSession) seen(b blocks.Block) blocks.Block {
 		ev.TTFB = uint64(max(delay.Microseconds(), 1))
 		_, ev.Duty = s.e.holding.Peek(from)
 		s.e.book(from, ev)
+		s.compare(plain.Cid(), from, ev.Duty, delay)
 	}
 	return plain
+}
+
+// compare records what we would have done for a block that boxo's client got:
+// whom we would have asked first, and how long that was expected to take. The
+// caller holds mu.
+func (s *stockSession) compare(c cid.Cid, from peer.ID, duty bool, took time.Duration) {
+	if len(s.rec.Considered) == 0 {
+		s.e.m.observed.WithLabelValues("unknown").Inc()
+		return
+	}
+	first := s.rec.Considered[0]
+	whom := "other"
+	switch {
+	case from == first.Peer:
+		whom = "first"
+	case duty:
+		whom = "holder"
+	}
+	s.e.m.observed.WithLabelValues(whom).Inc()
+	s.e.m.expected.Add(float64(first.Micros) / 1e6)
+	s.e.m.took.Add(took.Seconds())
+	s.e.log.Debug("observed", "cid", c, "peer", from, "would_ask", first.Peer, "expected", time.Duration(first.Micros)*time.Microsecond, "took", took)
 }
