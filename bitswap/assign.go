@@ -158,11 +158,14 @@ func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
 	default:
 		return last, last != nil
 	}
-	if ahead && young != nil && young != best && s.draw.Uint64()%1_000_000 < s.par.Explore {
+	if ahead && young != nil && best != nil && young != best && s.cost(young, w.size) <= farther*s.cost(best, w.size) && s.draw.Uint64()%1_000_000 < s.par.Explore {
 		return young, true
 	}
 	return best, true
 }
+
+// farther is how many times as long a newcomer may take that is explored.
+const farther = 4
 
 // may reports whether the peer of c could be asked for w: it is not in
 // quarantine, and has not said that it lacks it or what it is a part of.

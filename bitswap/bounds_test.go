@@ -9,6 +9,8 @@ import (
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 
 	"github.com/lode-node/lode/bitswap"
 )
@@ -83,5 +85,35 @@ func TestThousandSessionsAtOnce(t *testing.T) {
 	}
 	if n, stacks := ours(); n != 0 {
 		t.Errorf("%d goroutines left:\n%s", n, stacks)
+	}
+}
+
+func TestHoldersThatServedAreKeptConnected(t *testing.T) {
+	ctx := testContext(t)
+	src := newStore()
+	root, data := addFile(t, src, 1<<20, 31)
+	a, _ := stockPeer(t, src)
+	cm, err := connmgr.NewConnManager(1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics(), libp2p.ConnectionManager(cm))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	ex := newExchange(t, bitswap.Config{Host: h, Holders: held(root, info(a))})
+	if cm.IsProtected(a.ID(), "") {
+		t.Fatal("protected before it gave anything")
+	}
+	fetched(t, ctx, ex, root, data)
+	if !cm.IsProtected(a.ID(), "") {
+		t.Error("a holder that served may be cut off by the connection manager")
+	}
+	if err := ex.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if cm.IsProtected(a.ID(), "") {
+		t.Error("still protected after the exchange was closed")
 	}
 }

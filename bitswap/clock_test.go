@@ -13,6 +13,7 @@ import (
 	"github.com/ipfs/boxo/bitswap/network"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/host"
 	libnet "github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -53,7 +54,8 @@ func (s *wireSender) SupportsHave() bool { return true }
 // alone is a host without connections.
 type alone struct{ host.Host }
 
-func (alone) Network() libnet.Network { return nobody{} }
+func (alone) Network() libnet.Network          { return nobody{} }
+func (alone) ConnManager() connmgr.ConnManager { return connmgr.NullConnMgr{} }
 
 type nobody struct{ libnet.Network }
 
@@ -76,6 +78,8 @@ func clockOnly(ctx context.Context, t *testing.T) (*Exchange, *wire) {
 		open: map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, ahead: map[cid.Cid]*session{}, outs: map[peer.ID]*outbox{},
 		recent: lru[cid.Cid, *record](10), index: lru[string, cid.Cid](10), trouble: lru[peer.ID, Failure](10),
 	}
+	e.cfg.Host = alone{}
+	e.hot = e.keepHot()
 	e.epoch = e.started.UnixMicro()
 	e.ctx, e.cancel = context.WithCancel(ctx)
 	e.wg.Add(1)

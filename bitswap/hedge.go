@@ -59,6 +59,18 @@ func (b *budget) late(p *speer, c cid.Cid, size uint64) {
 	b.spare -= int64(size)
 }
 
+// came notes that p sent c after all, before anybody else did, and reports whether
+// bytes were set aside for it: they now stand for what the others send.
+func (b *budget) came(p *speer, c cid.Cid) bool {
+	i := slices.IndexFunc(b.due, func(x claim) bool { return x.p == p && x.c.Equals(c) })
+	if i < 0 {
+		return false
+	}
+	paid := b.due[i].paid
+	b.due = slices.Delete(b.due, i, i+1)
+	return paid
+}
+
 // tick gives back what was set aside for blocks that did not come.
 func (b *budget) tick(now int64) {
 	b.due = slices.DeleteFunc(b.due, func(x claim) bool {
@@ -217,6 +229,18 @@ func (s *schedule) lag(p *speer) {
 	s.hedge(w, s.transfer(p, left)/2-s.lim.Grace)
 }
 
+// hurry asks a second peer for w, for which somebody waits now, if it was left
+// with a peer that takes much longer.
+func (s *schedule) hurry(w *want) {
+	if w.open != 1 {
+		return
+	}
+	i := slices.IndexFunc(w.asks, func(a ask) bool { return a.state == askOpen })
+	a := w.asks[i]
+	left := a.at + s.firstByte(a.p) + s.transfer(a.p, a.p.inflight) - s.now
+	s.hedge(w, left/2-s.lim.Grace)
+}
+
 // lastAsk is when anybody was last asked for w.
 func (s *schedule) lastAsk(w *want) (at int64) {
 	for _, a := range w.asks {
@@ -300,6 +324,7 @@ func (s *schedule) steal() {
 				}
 				continue
 			}
+			s.forced += w.size
 			s.tell(w, p)
 			s.close(w, i, askLost)
 			s.fill(f)

@@ -141,7 +141,9 @@ func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
 	}
 	_, asked := e.sched.block(e.now(), from, c, size)
 	path := pathHolders
-	if !asked {
+	if asked {
+		e.warm(from)
+	} else {
 		path = pathFallback
 		if from != "" { // boxo's client names nobody for a block of our own store
 			e.book(from, unchosen(size, e.now()))

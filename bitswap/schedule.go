@@ -70,7 +70,7 @@ type schedule struct {
 	turn   int     // whose file is first
 	queue  []*want // open wants in order of arrival, for Late
 	budget budget
-	forced uint64    // bytes taken back beyond the budget, from peers that were silent for too long, or lied
+	forced uint64    // bytes taken back beyond the budget: from peers that were silent for too long, or lied, and the ends of long queues
 	heard  int64     // when anybody last said anything useful
 	looked int64     // when the clock was last looked at
 	latest [2]answer // the latest asks that were answered, of two peers
@@ -295,6 +295,7 @@ func (s *schedule) urge(w *want, x piece) {
 	if w.at >= 0 {
 		heap.Fix(&w.f.ready, w.at)
 	}
+	s.hurry(w)
 }
 
 // drop ends wants that nobody waits for any more, or that were met elsewhere.
@@ -388,6 +389,9 @@ func (s *schedule) block(now int64, id peer.ID, c cid.Cid, size uint64) (wanted,
 	if w == nil {
 		s.budget.late(p, c, size)
 		return false, asked
+	}
+	if s.budget.came(p, c) {
+		w.copies++
 	}
 	s.budget.earn(size)
 	if !linked(c) {

@@ -308,6 +308,7 @@ func (m *sim) came(p *simPeer, c cid.Cid, whole bool) {
 	}
 	if !wanted {
 		m.extra += m.sizes[c]
+		m.log = append(m.log, fmt.Sprintf("%d ms: %v came twice, from %s; budget %d, forced %d, given %d", (m.now-start)/ms, c, string(p.id), m.s.budget.spare, m.s.forced, m.given))
 		return
 	}
 	m.got += m.sizes[c]
