@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	abci "github.com/cometbft/cometbft/abci/types"
+	cmtcrypto "github.com/cometbft/cometbft/proto/tendermint/crypto"
 )
 
 // An AppConfig says where and what chain an [App] keeps.
@@ -176,9 +177,24 @@ func (a *App) CheckTx(_ context.Context, r *abci.RequestCheckTx) (res *abci.Resp
 	return &abci.ResponseCheckTx{Code: code, Log: text}, nil
 }
 
-// Query is not how this chain is read: a [View] is.
-func (a *App) Query(context.Context, *abci.RequestQuery) (*abci.ResponseQuery, error) {
-	return &abci.ResponseQuery{Code: CodeNotBuilt, Log: "not implemented (spec §1.6): read /lode/v1 instead"}, nil
+// Query answers path "/key" with what stands at the key in Data after the last
+// height, and a proof of it or of its absence (spec §1.6). Code reads a [View].
+func (a *App) Query(_ context.Context, r *abci.RequestQuery) (res *abci.ResponseQuery, err error) {
+	defer rescue(a.log, "query", func() { res = &abci.ResponseQuery{Code: CodeRefused, Log: "the question cannot be answered"} })
+	v := a.View()
+	switch {
+	case r.Path != "/key":
+		return &abci.ResponseQuery{Code: CodeAbsent, Log: fmt.Sprintf("path %q: there is /key alone", r.Path)}, nil
+	case r.Height != 0 && r.Height != v.height:
+		return &abci.ResponseQuery{Code: CodeAbsent, Log: fmt.Sprintf("height %d: only the last, %d, is answered", r.Height, v.height)}, nil
+	}
+	p, err := v.prove(r.Data)
+	if err != nil {
+		code, text := codeOf(err)
+		return &abci.ResponseQuery{Code: code, Log: text}, nil
+	}
+	op := cmtcrypto.ProofOp{Type: "ics23:iavl", Key: p.Key, Data: p.Proof}
+	return &abci.ResponseQuery{Height: p.Height, Key: p.Key, Value: p.Value, ProofOps: &cmtcrypto.ProofOps{Ops: []cmtcrypto.ProofOp{op}}}, nil
 }
 
 // PrepareProposal orders a block: reports up to half of it, then the rest as it

@@ -239,7 +239,7 @@ func plainTree(t *testing.T, size, n int) float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree := iavl.NewMutableTree(treeDB{db}, nodeCache, true, iavl.NewNopLogger())
+	tree := iavl.NewMutableTree(treeDB{db, db}, nodeCache, true, iavl.NewNopLogger())
 	defer func() {
 		if err := errors.Join(tree.Close(), db.Close()); err != nil {
 			t.Fatal(err)

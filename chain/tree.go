@@ -55,7 +55,7 @@ func openTree(db *pebble.DB, version int64) (*iavlEngine, error) {
 		}
 	}
 	// One batch a version, whatever its size: a version is there whole or not.
-	tree := iavl.NewMutableTree(treeDB{db}, nodeCache, true, iavl.NewNopLogger(), iavl.FlushThresholdOption(1<<30))
+	tree := iavl.NewMutableTree(treeDB{db, db}, nodeCache, true, iavl.NewNopLogger(), iavl.FlushThresholdOption(1<<30))
 	if version == 0 {
 		_, err := tree.Load()
 		return &iavlEngine{tree}, err
@@ -112,7 +112,12 @@ func (e *iavlEngine) Each(fn func(key, value []byte) bool) error {
 }
 
 func (e *iavlEngine) Prove(version int64, key []byte) ([]byte, []byte, error) {
-	t, err := e.tree.GetImmutable(version)
+	return prove(e.tree, version, key)
+}
+
+// prove returns what tree has at key, and the ICS-23 proof of that.
+func prove(tree *iavl.MutableTree, version int64, key []byte) ([]byte, []byte, error) {
+	t, err := tree.GetImmutable(version)
 	if err != nil {
 		return nil, nil, fmt.Errorf("version %d: %w", version, err)
 	}
@@ -140,12 +145,15 @@ func (e *iavlEngine) First() int64 {
 func (e *iavlEngine) Close() error { return e.tree.Close() }
 
 // A treeDB is the part of the store that the tree keeps its nodes in.
-type treeDB struct{ db *pebble.DB }
+type treeDB struct {
+	pebble.Reader            // what is read: the store, or a snapshot of it
+	db            *pebble.DB // what is written; nil: nothing is
+}
 
 func treeKey(k []byte) []byte { return append([]byte(treeSpace), k...) }
 
 func (t treeDB) Get(k []byte) ([]byte, error) {
-	v, closer, err := t.db.Get(treeKey(k))
+	v, closer, err := t.Reader.Get(treeKey(k))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
 	}
@@ -166,7 +174,7 @@ func (t treeDB) iterator(start, end []byte, up bool) (idb.Iterator, error) {
 	if end != nil {
 		o.UpperBound = treeKey(end)
 	}
-	it, err := t.db.NewIter(o)
+	it, err := t.Reader.NewIter(o)
 	if err != nil {
 		return nil, err
 	}

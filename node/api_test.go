@@ -52,6 +52,7 @@ func TestAPIAnswers(t *testing.T) {
 		"quote?size=9000000&blocks=600&tip=5&root=" + a.Root.String(), "limit?bytes=1000000", "limit?bytes=5&account=" + user.String(),
 		"era", "stake/" + user.String() + "/payouts",
 		"peers", "supply", "fetches", "serving", "collateral", "gov/proposals", "gov/params", "gov/protocol", "gov/enclaves",
+		"proof/accounts/" + user.String(), "proof/nodes/" + n.ID().String(), "proof/orders/" + a.Root.String(), "proof/holders/" + a.Root.String(),
 	} {
 		var v map[string]any
 		code := call(ctx, t, n, "GET", path, "", &v)
@@ -84,6 +85,16 @@ func TestAPIAnswers(t *testing.T) {
 	call(ctx, t, n, "GET", "orders?account="+n.ID().String(), "", &others)
 	if len(mine.Orders) != 1 || len(others.Orders) != 0 {
 		t.Errorf("orders: %d of the payer, %d of a node, want 1 and 0", len(mine.Orders), len(others.Orders))
+	}
+	var ps node.HolderProofsAnswer
+	call(ctx, t, n, "GET", "proof/holders/"+a.Root.String(), "", &ps)
+	for _, h := range ps.Holders {
+		if _, err := h.Verify(ps.AppHash, a.Root, n.Chain().View().Params().SlotOf); err != nil {
+			t.Errorf("proof of a holder: %v", err)
+		}
+	}
+	if len(ps.Holders) != 2 {
+		t.Errorf("%d proofs of holders, want 2", len(ps.Holders))
 	}
 	w := httptest.NewRecorder()
 	n.API().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
@@ -149,6 +160,8 @@ func TestAPIRefusesWithReason(t *testing.T) {
 		{"POST", "debug/fault", `{"fault":"flood","on":true}`, 400, "dont-have"},
 		{"POST", "debug/fault", `{"fault":"corrupt","of":true}`, 400, "of"},
 		{"GET", "genesis", "", 404, "genesis"},
+		{"GET", "light/7", "", 404, "alone"},
+		{"GET", "light/x", "", 400, "height"},
 		{"GET", "gov/proposals/7", "", 404, "proposal 7"},
 		{"GET", "gov/proposals/seven", "", 400, "seven"},
 	} {

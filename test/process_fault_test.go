@@ -110,6 +110,10 @@ func (w *town) jailed() {
 			w.Errorf("lode %v: code %d, want it to say jailed and the command that ends it: %s%s", cmd, code, out, talk)
 		}
 	}
+	// A home with the genesis can check what a node says against signed headers (spec §1.6).
+	if out, talk, code := w.lode("verify", "account", m.ID, "--home", m.Home); code != 0 || !strings.Contains(out, "verified at height") {
+		w.Errorf("lode verify: code %d: %s%s", code, out, talk)
+	}
 	var sent struct{ Height int64 }
 	w.must(&sent, "stake", "unjail", "--home", m.Home)
 	var freed node.StakeAnswer

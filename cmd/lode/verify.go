@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/spf13/cobra"
+
+	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/node"
+)
+
+func (c *cli) verifyCmd() *cobra.Command {
+	var genesis string
+	cmd := group(&cobra.Command{
+		Use: "verify", Short: "ask a node and believe nothing: check its answer against the headers of the chain",
+		Long: `Take a record with its proof from any node, follow the headers of the chain from the set of the genesis in hand, and check
+the one against the other. Exit code 1 says that something does not hold.`,
+	})
+	cmd.PersistentFlags().StringVar(&genesis, "genesis", "", "genesis.json of the chain (default: HOME/genesis.json)")
+	cmd.AddCommand(
+		&cobra.Command{Use: "account ACCOUNT", Short: "check a balance", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := c.accountOf(args)
+			if err != nil {
+				return err
+			}
+			var p node.ProofAnswer
+			at, err := c.verified(cmd, genesis, "/proof/accounts/"+id.String(), &p, func() int64 { return p.Height })
+			if err != nil {
+				return err
+			}
+			a, err := p.Account(at.hash, id)
+			if err != nil {
+				return err
+			}
+			return c.show(a, func(w io.Writer) {
+				fields(w, "account", a.ID, "free", a.Free, "transactions", a.Nonce, "verified at height", p.Height)
+			})
+		}},
+		&cobra.Command{Use: "holders CID", Short: "check who holds a root; that nobody was left out cannot be checked", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
+			root, err := parseRoot(args[0])
+			if err != nil {
+				return err
+			}
+			return c.verifyHolders(cmd, genesis, root)
+		}},
+	)
+	return cmd
+}
+
+// A verifiedHeight is an app hash that the headers vouch for.
+type verifiedHeight struct {
+	hash    []byte
+	genesis chain.Genesis
+}
+
+// verified asks path, and returns the app hash of the height that it answers for, from headers that it checked.
+func (c *cli) verified(cmd *cobra.Command, genesis, path string, answer any, height func() int64) (verifiedHeight, error) {
+	var at verifiedHeight
+	if genesis == "" {
+		home, err := c.homeDir()
+		if err != nil {
+			return at, err
+		}
+		genesis = filepath.Join(home, "genesis.json")
+	}
+	g, err := chain.LoadGenesis(genesis)
+	if err != nil {
+		return at, err
+	}
+	at.genesis = g
+	ctx, cancel := c.within(cmd.Context(), blockTime)
+	defer cancel()
+	cl, err := c.client()
+	if err != nil {
+		return at, err
+	}
+	light := func(height int64) ([]byte, error) {
+		var a node.LightAnswer
+		err := cl.get(ctx, fmt.Sprint("/light/", height), &a)
+		return a.Block, err
+	}
+	first, err := light(1)
+	if err != nil {
+		return at, err
+	}
+	lc, err := chain.NewLightClient(g, first)
+	if err != nil {
+		return at, err
+	}
+	if err := cl.get(ctx, path, answer); err != nil {
+		return at, err
+	}
+	// The app hash of a height is in the header of the next, whose commit is in the one after.
+	var raw []byte
+	for {
+		if raw, err = light(height() + 1); err == nil || exitCode(err) != exitNotFound {
+			break
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return at, ctx.Err()
+		}
+	}
+	if err != nil {
+		return at, err
+	}
+	if err := lc.Follow(raw, time.Now(), light); err != nil {
+		return at, err
+	}
+	_, at.hash = lc.AppHash()
+	return at, nil
+}
+
+func (c *cli) verifyHolders(cmd *cobra.Command, genesis string, root cid.Cid) error {
+	var a node.HolderProofsAnswer
+	at, err := c.verified(cmd, genesis, "/proof/holders/"+root.String(), &a, func() int64 { return a.Height })
+	if err != nil {
+		return err
+	}
+	holders := []chain.Holder{}
+	for _, p := range a.Holders {
+		h, err := p.Verify(at.hash, root, at.genesis.Params.SlotOf)
+		if err != nil {
+			return err
+		}
+		holders = append(holders, h)
+	}
+	out := map[string]any{"height": a.Height, "root": root, "holders": holders}
+	return c.show(out, func(w io.Writer) {
+		var t table
+		t.row("NODE", "KIND", "SIZE", "LAST PROOF (SLOT)", "VERIFIED AT HEIGHT")
+		for _, h := range holders {
+			t.row(h.Node, h.Kind, size(h.Size), h.Last, a.Height)
+		}
+		t.print(w)
+	})
+}
