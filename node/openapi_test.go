@@ -53,6 +53,7 @@ var routes = map[string]route{
 	"GET peers/{id}":             {"a peer: its rank, and what makes it", node.RankAnswer{}, nil},
 	"GET groups/{id}":            {"a group: its owner's nodes and who may join", node.GroupAnswer{}, nil},
 	"POST recover":               {"let the node begin another generation, with the files that it has", node.RecoverAnswer{}, nil},
+	"GET draws":                  {"the draws of this slot: who is asked for what, and whether it answered", node.DrawsAnswer{}, nil},
 	"GET supply":                 {"where all money is", node.SupplyAnswer{}, nil},
 	"GET fetches":                {"the last fetches", node.FetchesAnswer{}, nil},
 	"GET fetches/{number}":       {"a fetch with its steps, and why it took so long", node.FetchAnswer{}, nil},
