@@ -189,8 +189,8 @@ func TestLedgerIsBounded(t *testing.T) {
 		l.apply(peer.ID(fmt.Sprintf("took%d", i)), credit.Event{Kind: credit.Sent, Bytes: 1, At: start/sec + 1000 + int64(i)})
 		if i%100 == 0 {
 			l.flush()
-			if n, err := l.count(); err != nil || n != l.kept || n > most {
-				t.Fatalf("%d entries on disk, %d counted, want at most %d: %v", n, l.kept, most, err)
+			if n, err := l.count(); err != nil || n > most { // kept is the writer's alone
+				t.Fatalf("%d entries on disk, want at most %d: %v", n, most, err)
 			}
 		}
 	}
