@@ -337,7 +337,9 @@ func TestHTTPProvidersThatGiveNoBlock(t *testing.T) {
 	}{
 		{"absent", "404 Not Found", http.NotFound},
 		{"broken", "500 Internal Server Error", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", 500) }},
-		{"elsewhere", "302 Found", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound) }},
+		{"elsewhere", "302 Found", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		}},
 		{"corrupt", "bytes that do not hash right", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("other bytes")) }},
 		{"endless", "more than 2097152 bytes", func(w http.ResponseWriter, r *http.Request) {
 			for chunk := make([]byte, 64<<10); r.Context().Err() == nil; {

@@ -47,18 +47,17 @@ type sim struct {
 
 // A simPeer is a peer with a character, behind a link.
 type simPeer struct {
-	id       peer.ID
-	kind     string
-	rtt      int64
-	rate     int64
-	up       bool
-	free     int64 // when its line is free
-	owes     map[cid.Cid]int
-	order    int
-	sent     uint64 // bytes that have come
-	served   int
-	brown    int64 // when its line gets slow
-	strangle int64
+	id     peer.ID
+	kind   string
+	rtt    int64
+	rate   int64
+	up     bool
+	free   int64 // when its line is free
+	owes   map[cid.Cid]int
+	order  int
+	sent   uint64 // bytes that have come
+	served int
+	brown  int64 // when its line gets slow
 }
 
 var simKinds = []string{"good", "far", "slow", "silent", "liar", "half", "corrupt", "dead", "drip", "brownout", "fades", "flaps", "late"}
