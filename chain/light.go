@@ -33,6 +33,20 @@ func (t *Comet) LightBlock(ctx context.Context, height int64) ([]byte, error) {
 	return pb.Marshal()
 }
 
+// LightHash returns the hash of the header in a light block of the chain, 32
+// bytes, which says nothing about whether the header is to be believed.
+func LightHash(chainID string, raw []byte) ([]byte, error) {
+	b, err := readLight(chainID, raw)
+	if err != nil {
+		return nil, err
+	}
+	return b.Hash(), nil
+}
+
+// ErrLightOld is returned by Advance when the trusted header is older than double
+// votes cost: begin again from a later one, with [LightClient.Trust].
+var ErrLightOld = errors.New("the trusted header is too old")
+
 // A LightClient follows the headers of a chain and trusts nobody but the set of
 // its genesis, and after that whom two thirds of a trusted set's power and a
 // third of the next vouch for. It is for one goroutine.
@@ -106,7 +120,10 @@ func (c *LightClient) Advance(raw []byte, now time.Time) error {
 	}
 	err = light.Verify(c.trusted.SignedHeader, c.trusted.ValidatorSet, b.SignedHeader, b.ValidatorSet, c.period, now, lightDrift, light.DefaultTrustLevel)
 	var gap light.ErrNewValSetCantBeTrusted
+	var old light.ErrOldHeaderExpired
 	switch {
+	case errors.As(err, &old):
+		return fmt.Errorf("%w: that of height %d is of %v, and trust lasts %v", ErrLightOld, c.trusted.Height, c.trusted.Time.UTC(), c.period)
 	case errors.As(err, &gap):
 		return fmt.Errorf("%w: %d and %d", ErrLightGap, c.trusted.Height, b.Height)
 	case err != nil:

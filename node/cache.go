@@ -185,7 +185,7 @@ func (d *Disk) count(ctx context.Context) error {
 		}
 		n := uint64(r.Size)
 		if !sized {
-			err = d.ds.Put(ctx, sizesKey.Child(key), binary.BigEndian.AppendUint64(nil, n))
+			err = d.sizeOf(ctx, key, string(hash), n)
 		} else if len(r.Value) != 8 {
 			err = fmt.Errorf("size of %v has %d bytes", hash, len(r.Value))
 		} else {
@@ -209,6 +209,18 @@ func (d *Disk) count(ctx context.Context) error {
 		return nil
 	}
 	return d.ds.Put(ctx, countedKey, nil)
+}
+
+// sizeOf writes the size of a block that has none. A block put in this run has
+// one, or had: one more, written late, would outlive the block. Holding the lock
+// keeps the block from being booked, and so from being dropped, meanwhile.
+func (d *Disk) sizeOf(ctx context.Context, key datastore.Key, k string, n uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, gone := d.gone[k]; gone || d.lru.Contains(k) {
+		return nil
+	}
+	return d.ds.Put(ctx, sizesKey.Child(key), binary.BigEndian.AppendUint64(nil, n))
 }
 
 // found books a block of an earlier run.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/hex"
 	"net/http"
 	"strconv"
 
@@ -27,6 +28,7 @@ type (
 	// CometBFT's protobuf in base64.
 	LightAnswer struct {
 		Height int64  `json:"height"`
+		Hash   string `json:"hash"` // of the header, hexadecimal
 		Block  []byte `json:"block"`
 	}
 )
@@ -90,5 +92,9 @@ func (n *Node) getLight(r *http.Request) (any, error) {
 		return nil, notFound("light block %d: this chain makes blocks alone, nobody signs them", height)
 	}
 	b, err := c.LightBlock(r.Context(), height)
-	return LightAnswer{Height: height, Block: b}, err
+	if err != nil {
+		return nil, err
+	}
+	hash, err := chain.LightHash(n.genesis.ChainID, b)
+	return LightAnswer{Height: height, Hash: hex.EncodeToString(hash), Block: b}, err
 }

@@ -176,14 +176,15 @@ func TestNobodyIsToldWhoHolds(t *testing.T) {
 			}
 		}
 	}
-	peers := map[string]bool{"p2p.listen": true, "p2p.announce": true, "p2p.bootstrap": true, "comet.peers": true}
+	// bitswap.delegated names servers to ask for providers where the chain knows nobody; none by default.
+	peers := map[string]bool{"p2p.listen": true, "p2p.announce": true, "p2p.bootstrap": true, "comet.peers": true, "bitswap.delegated": true}
 	for _, key := range lists(reflect.TypeOf(c), "") {
 		if !peers[key] {
 			t.Errorf("the setting %s is a list that this test does not know; may it name holders?", key)
 		}
 	}
-	if len(c.P2P.Bootstrap)+len(c.Comet.Peers) != 0 {
-		t.Errorf("a fresh node knows peers: %q, %q", c.P2P.Bootstrap, c.Comet.Peers)
+	if len(c.P2P.Bootstrap)+len(c.Comet.Peers)+len(c.Bitswap.Delegated) != 0 {
+		t.Errorf("a fresh node knows peers: %q, %q, %q", c.P2P.Bootstrap, c.Comet.Peers, c.Bitswap.Delegated)
 	}
 }
 

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -13,14 +17,19 @@ import (
 	"github.com/lode-node/lode/node"
 )
 
+// An anchor is where to begin believing: the genesis of a chain, and a header
+// that the user vouches for where the first one is too old.
+type anchor struct{ genesis, trust string }
+
 func (c *cli) verifyCmd() *cobra.Command {
-	var genesis string
+	var from anchor
 	cmd := group(&cobra.Command{
 		Use: "verify", Short: "ask a node and believe nothing: check its answer against the headers of the chain",
 		Long: `Take a record with its proof from any node, follow the headers of the chain from the set of the genesis in hand, and check
 the one against the other. Exit code 1 says that something does not hold.`,
 	})
-	cmd.PersistentFlags().StringVar(&genesis, "genesis", "", "genesis.json of the chain (default: HOME/genesis.json)")
+	cmd.PersistentFlags().StringVar(&from.genesis, "genesis", "", "genesis.json of the chain (default: HOME/genesis.json)")
+	cmd.PersistentFlags().StringVar(&from.trust, "trust", "", "HEIGHT:HASH of a header that you believe, where the first of the chain is too old")
 	cmd.AddCommand(
 		&cobra.Command{Use: "account ACCOUNT", Short: "check a balance", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := c.accountOf(args)
@@ -28,7 +37,7 @@ the one against the other. Exit code 1 says that something does not hold.`,
 				return err
 			}
 			var p node.ProofAnswer
-			at, err := c.verified(cmd, genesis, "/proof/accounts/"+id.String(), &p, func() int64 { return p.Height })
+			at, err := c.verified(cmd, from, "/proof/accounts/"+id.String(), &p, func() int64 { return p.Height })
 			if err != nil {
 				return err
 			}
@@ -45,7 +54,7 @@ the one against the other. Exit code 1 says that something does not hold.`,
 			if err != nil {
 				return err
 			}
-			return c.verifyHolders(cmd, genesis, root)
+			return c.verifyHolders(cmd, from, root)
 		}},
 	)
 	return cmd
@@ -58,16 +67,16 @@ type verifiedHeight struct {
 }
 
 // verified asks path, and returns the app hash of the height that it answers for, from headers that it checked.
-func (c *cli) verified(cmd *cobra.Command, genesis, path string, answer any, height func() int64) (verifiedHeight, error) {
+func (c *cli) verified(cmd *cobra.Command, from anchor, path string, answer any, height func() int64) (verifiedHeight, error) {
 	var at verifiedHeight
-	if genesis == "" {
+	if from.genesis == "" {
 		home, err := c.homeDir()
 		if err != nil {
 			return at, err
 		}
-		genesis = filepath.Join(home, "genesis.json")
+		from.genesis = filepath.Join(home, "genesis.json")
 	}
-	g, err := chain.LoadGenesis(genesis)
+	g, err := chain.LoadGenesis(from.genesis)
 	if err != nil {
 		return at, err
 	}
@@ -91,6 +100,11 @@ func (c *cli) verified(cmd *cobra.Command, genesis, path string, answer any, hei
 	if err != nil {
 		return at, err
 	}
+	if from.trust != "" {
+		if err := trust(lc, from.trust, light); err != nil {
+			return at, err
+		}
+	}
 	if err := cl.get(ctx, path, answer); err != nil {
 		return at, err
 	}
@@ -109,16 +123,35 @@ func (c *cli) verified(cmd *cobra.Command, genesis, path string, answer any, hei
 	if err != nil {
 		return at, err
 	}
-	if err := lc.Follow(raw, time.Now(), light); err != nil {
+	err = lc.Follow(raw, time.Now(), light)
+	if errors.Is(err, chain.ErrLightOld) {
+		return at, fmt.Errorf("%w: name a later one that you believe with --trust HEIGHT:HASH, as a node of yours has it under /lode/v1/light/HEIGHT", err)
+	}
+	if err != nil {
 		return at, err
 	}
 	_, at.hash = lc.AppHash()
 	return at, nil
 }
 
-func (c *cli) verifyHolders(cmd *cobra.Command, genesis string, root cid.Cid) error {
+// trust has lc begin at the header that the user vouches for.
+func trust(lc *chain.LightClient, word string, light func(int64) ([]byte, error)) error {
+	at, text, _ := strings.Cut(word, ":")
+	height, err := strconv.ParseInt(at, 10, 64)
+	hash, errHash := hex.DecodeString(text)
+	if err != nil || height < 1 || errHash != nil || len(hash) != 32 {
+		return usage("--trust %q: want HEIGHT:HASH, the hash in 64 hexadecimal digits", word)
+	}
+	raw, err := light(height)
+	if err != nil {
+		return err
+	}
+	return lc.Trust(raw, hash)
+}
+
+func (c *cli) verifyHolders(cmd *cobra.Command, from anchor, root cid.Cid) error {
 	var a node.HolderProofsAnswer
-	at, err := c.verified(cmd, genesis, "/proof/holders/"+root.String(), &a, func() int64 { return a.Height })
+	at, err := c.verified(cmd, from, "/proof/holders/"+root.String(), &a, func() int64 { return a.Height })
 	if err != nil {
 		return err
 	}
