@@ -197,7 +197,7 @@ func TestServerInACrowd(t *testing.T) {
 					continue
 				}
 				if worst := max(m.worst, time.Since(m.last)); worst > 10*time.Second {
-					t.Errorf("seed %d: %s of weight %d waited %v", seed, p, m.weight, worst)
+					t.Errorf("seed %d: %s of weight %d waited %v, and has had %d bytes", seed, string(p), m.weight, worst, m.got)
 				}
 			}
 			if total < 25*125_000_000 {

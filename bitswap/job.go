@@ -115,7 +115,8 @@ func (q *turns) progress(now int64, p peer.ID, bytes int) {
 }
 
 // done ends the job of p. When it failed, what p wants is forgotten, and it has
-// to wait for a while.
+// to wait for a while. A job whose connection had ended by then says nothing of
+// what p wants over the next one, and only something of p if it stood still.
 func (q *turns) done(now int64, p peer.ID, ok bool) {
 	l := q.lines[p]
 	j := l.job
@@ -136,9 +137,13 @@ func (q *turns) done(now int64, p peer.ID, ok bool) {
 		l.strikes = 0
 	default:
 		q.count.failed++
-		q.clear(l)
-		l.until = now + min(q.lim.BanFirst<<min(l.strikes, 20), q.lim.BanMost)
-		l.strikes++
+		if !j.left {
+			q.clear(l)
+		}
+		if !j.left || j.stuck {
+			l.until = now + min(q.lim.BanFirst<<min(l.strikes, 20), q.lim.BanMost)
+			l.strikes++
+		}
 	}
 	q.place(now, l)
 }

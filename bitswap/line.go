@@ -39,6 +39,8 @@ type job struct {
 	progress int64 // when bytes last moved
 	taken    []*wish
 	place    *list.Element
+	left     bool // the connection ended meanwhile
+	stuck    bool // and the job had stood still then
 }
 
 // An account is what is kept of a peer that left, so that to come again is of no

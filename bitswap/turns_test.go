@@ -412,6 +412,26 @@ func TestAMessageThatStandsStillIsGivenUpOnlyForOthers(t *testing.T) {
 	}
 }
 
+// A message that a lost connection took with it says nothing of what the peer
+// wants over the next one.
+func TestWantsOutliveTheMessageOfALostConnection(t *testing.T) {
+	q := newTurns(serverLimits())
+	now, p := int64(secondMicros), peer.ID("p")
+	q.receive(now, p, 1, false, []entry{{c: name(1)}})
+	q.next(now)
+	q.take(p, 0)
+	q.sending(now, p, []blocks.Block{sized(name(1), 10)})
+	q.disconnected(now+1, p)
+	q.receive(now+2, p, 1, true, []entry{{c: name(2)}})
+	q.done(now+3, p, false)
+	if d := q.next(now + 3); d.kind != begin || d.peer != p {
+		t.Fatalf("a peer that came back: %+v, want its turn", d)
+	}
+	if c, ok := q.take(p, 0); !ok || c != name(2) {
+		t.Errorf("it is given %v, %v, want what it asked for over the new connection", c, ok)
+	}
+}
+
 func TestBansDoubleAndOutliveAReconnect(t *testing.T) {
 	q := newTurns(serverLimits())
 	now, p := int64(secondMicros), peer.ID("p")
@@ -424,7 +444,7 @@ func TestBansDoubleAndOutliveAReconnect(t *testing.T) {
 		q.take(p, 0)
 		q.sending(now, p, []blocks.Block{sized(name(uint64(i)), 10)})
 		if i%2 == 0 {
-			q.disconnected(now, p) // while the message is under way
+			q.disconnected(now+q.lim.Stuck, p) // while the message stands still
 			q.receive(now, p, 1, false, []entry{{c: name(1000)}})
 		}
 		q.done(now, p, false)

@@ -152,6 +152,7 @@ func (q *turns) disconnected(now int64, p peer.ID) {
 		q.forget(l)
 		return
 	}
+	l.job.left, l.job.stuck = true, now-l.job.progress >= q.lim.Stuck
 	q.place(now, l)
 }
 
