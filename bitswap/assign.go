@@ -1,7 +1,6 @@
 package bitswap
 
 import (
-	"container/heap"
 	"math"
 	"slices"
 
@@ -20,12 +19,12 @@ func (s *schedule) settle() {
 	for i := range s.active {
 		f := s.active[(s.turn+i)%len(s.active)]
 		if f.open == 0 {
-			f.ready, f.parked, idle = nil, nil, true
+			f.parked, idle = nil, true
 			continue
 		}
 		if len(f.parked) > 0 && s.now >= f.unpark {
 			for _, w := range f.parked {
-				heap.Push(&f.ready, w)
+				f.ready.set(w, true)
 			}
 			f.parked = nil
 		}
@@ -62,7 +61,7 @@ func (s *schedule) fill(f *file) {
 	}
 	var full []*want
 	for f.ready.Len() > 0 && len(full) < s.lim.Ahead {
-		w := heap.Pop(&f.ready).(*want)
+		w := f.ready.next()
 		if w.done || w.open > 0 {
 			continue
 		}
@@ -83,7 +82,7 @@ func (s *schedule) fill(f *file) {
 		}
 	}
 	for _, w := range full {
-		heap.Push(&f.ready, w)
+		f.ready.set(w, true)
 	}
 	for i := range f.cands {
 		f.cands[i].p.queued = 0
@@ -100,7 +99,7 @@ func (s *schedule) anyRoom(f *file) bool {
 			continue
 		}
 		hope = true
-		if s.room(p, f.ready[0]) {
+		if s.room(p, f.ready.first()) {
 			return true
 		}
 	}
@@ -258,7 +257,7 @@ func (s *schedule) impatient(f *file) {
 			return
 		}
 	}
-	for _, w := range f.ready {
+	for _, w := range f.ready.all {
 		if !w.ahead && s.now-w.born >= s.lim.Patience {
 			s.orphan(w)
 		}

@@ -216,7 +216,7 @@ func TestServerInACrowd(t *testing.T) {
 			time.Sleep(30 * time.Second)
 			c.s.mu.Lock()
 			q := c.s.q
-			if len(q.lines)+q.wants+q.held+len(q.absent)+len(q.since.ls)+len(q.wake.ls)+q.busy.Len()+len(c.s.replies) > 0 {
+			if len(q.lines)+q.wants+q.held+len(q.absent)+len(q.since.all)+len(q.wake.all)+q.busy.Len()+len(c.s.replies) > 0 {
 				t.Errorf("seed %d: %d lines, %d wants, %d bytes, %d streams are left", seed, len(q.lines), q.wants, q.held, len(c.s.replies))
 			}
 			c.s.mu.Unlock()

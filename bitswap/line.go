@@ -1,7 +1,6 @@
 package bitswap
 
 import (
-	"container/heap"
 	"container/list"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -59,60 +58,20 @@ const (
 	lineWake         // by the time at which it is to be looked at again
 )
 
-type lineHeap struct {
-	kind int
-	ls   []*line
-}
-
-// Len implements heap.Interface.
-func (h *lineHeap) Len() int { return len(h.ls) }
-
-// Less implements heap.Interface.
-func (h *lineHeap) Less(i, j int) bool {
-	a, b := h.ls[i], h.ls[j]
+// before is by kind of heap.
+func (l *line) before(o *line, kind int) bool {
 	switch {
-	case h.kind == lineWake && a.wake != b.wake:
-		return a.wake < b.wake
-	case h.kind == lineSince && a.since != b.since:
-		return a.since < b.since
-	case h.kind == lineTurn && a.tag != b.tag:
-		return a.tag < b.tag
+	case kind == lineWake && l.wake != o.wake:
+		return l.wake < o.wake
+	case kind == lineSince && l.since != o.since:
+		return l.since < o.since
+	case kind == lineTurn && l.tag != o.tag:
+		return l.tag < o.tag
 	}
-	return a.seq < b.seq
+	return l.seq < o.seq
 }
 
-// Swap implements heap.Interface.
-func (h *lineHeap) Swap(i, j int) {
-	h.ls[i], h.ls[j] = h.ls[j], h.ls[i]
-	h.ls[i].at[h.kind], h.ls[j].at[h.kind] = i, j
-}
-
-// Push implements heap.Interface.
-func (h *lineHeap) Push(x any) {
-	l := x.(*line)
-	l.at[h.kind] = len(h.ls)
-	h.ls = append(h.ls, l)
-}
-
-// Pop implements heap.Interface.
-func (h *lineHeap) Pop() any {
-	l := h.ls[len(h.ls)-1]
-	h.ls[len(h.ls)-1] = nil
-	h.ls = h.ls[:len(h.ls)-1]
-	l.at[h.kind] = -1
-	return l
-}
-
-func (h *lineHeap) set(l *line, in bool) {
-	switch i := l.at[h.kind]; {
-	case in && i < 0:
-		heap.Push(h, l)
-	case in:
-		heap.Fix(h, i)
-	case i >= 0:
-		heap.Remove(h, i)
-	}
-}
+func (l *line) place(kind int) *int { return &l.at[kind] }
 
 // accounts is a cache of those who left.
 type accounts interface {

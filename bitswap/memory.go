@@ -5,6 +5,103 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/credit"
+)
+
+// A file is what the wants of one root share: who holds it, and what waits.
+type file struct {
+	root   cid.Cid
+	cands  []cand
+	guess  uint64         // mean size of its blocks without links
+	open   int            // wants not yet ended
+	ready  ranking[*want] // wants that nobody has been asked for
+	parked []*want
+	unpark int64 // when parked wants are looked at again
+	stale  bool  // who is connected may not be who should be
+}
+
+type cand struct {
+	p     *speer
+	duty  bool
+	lacks int               // DONT_HAVEs in a row
+	until int64             // presumed to lack the file until then
+	lost  map[cid.Cid]int64 // nodes of which it is presumed to lack what is below, and until when
+}
+
+// A piece is a block to be asked for.
+type piece struct {
+	cid   cid.Cid
+	size  uint64  // 0 = not known
+	under cid.Cid // the node that links to it; undefined = not known
+	ahead bool    // nobody waits for it yet
+}
+
+type want struct {
+	piece
+	f        *file
+	seq      uint64
+	born     int64
+	asks     []ask
+	open     int       // asks neither refused nor lost
+	copies   int       // asks beyond the first for which bytes are set aside
+	orphan   bool      // the fallback has been told
+	searched bool      // the fallback has looked for others
+	found    []peer.ID // those that it found
+	denied   []peer.ID // those that said they have not got it
+	done     bool
+	at       int // place in the heap; -1 = in none
+}
+
+type ask struct {
+	p       *speer
+	at      int64
+	idle    bool // nothing else was asked of the peer
+	hedge   bool
+	state   askState
+	changed int64
+}
+
+type askState uint8
+
+const (
+	askOpen askState = iota
+	askLost
+	askRefused
+)
+
+// A speer is a peer as the scheduler sees it.
+type speer struct {
+	id       peer.ID
+	entry    credit.Entry
+	prior    credit.Prior
+	score    credit.Score
+	low      bool // below the floor
+	link     link
+	until    int64 // not asked until then
+	redial   int64 // not dialled until then
+	strikes  int   // failures since the last block: sets the next pause
+	asked    []*want
+	inflight uint64
+	queued   uint64 // assigned in thought, while a look lasts
+	window   uint64
+	probe    bool    // gets one block at a time until it has delivered
+	lastAsk  int64   // when it was last asked
+	heard    int64   // when a byte of it last came, or it was asked while idle
+	told     int64   // when a whole answer last came, or it was asked while idle
+	silent   int64   // passed over, and not heard since then; 0 = not so
+	owed     cid.Cid // what a peer that was passed over may still answer
+	first    int64   // from asking it while idle to its first byte; 0 = it has not come
+	begun    int64   // when it was last asked while idle
+	flow     flow
+}
+
+type link uint8
+
+const (
+	linkNone link = iota
+	linkDialing
+	linkUp
 )
 
 func (f *file) cand(p *speer) *cand {
@@ -73,30 +170,12 @@ func (s *schedule) prune() {
 	}
 }
 
-// wants is a heap of wants: those that somebody waits for first, then the oldest.
-type wants []*want
-
-func (h wants) Len() int { return len(h) }
-func (h wants) Less(i, j int) bool {
-	if h[i].ahead != h[j].ahead {
-		return h[j].ahead
+// before has those that somebody waits for first, then the oldest.
+func (w *want) before(o *want, _ int) bool {
+	if w.ahead != o.ahead {
+		return o.ahead
 	}
-	return h[i].seq < h[j].seq
+	return w.seq < o.seq
 }
-func (h wants) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
-}
-func (h *wants) Push(x any) {
-	w := x.(*want)
-	w.at = len(*h)
-	*h = append(*h, w)
-}
-func (h *wants) Pop() any {
-	last := len(*h) - 1
-	w := (*h)[last]
-	w.at = -1
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return w
-}
+
+func (w *want) place(int) *int { return &w.at }

@@ -7,7 +7,6 @@ import (
 	bsmsg "github.com/ipfs/boxo/bitswap/message"
 	pb "github.com/ipfs/boxo/bitswap/message/pb"
 	blocks "github.com/ipfs/go-block-format"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lode-node/lode/bitswap"
@@ -22,19 +21,10 @@ func TestTheStrategyIsSeenOnTheWire(t *testing.T) {
 		ctx, cancel := context.WithCancel(testContext(t))
 		holder, h := newHost(t), newHost(t)
 		first := make(chan bsmsg.Entry, 16)
-		holder.SetStreamHandler("/ipfs/bitswap/1.2.0", func(s network.Stream) {
-			defer s.Reset()
-			for {
-				msg, _, err := bsmsg.FromNet(s)
-				if err != nil {
-					return
-				}
-				for _, w := range msg.Wantlist() {
-					select {
-					case first <- w:
-					default:
-					}
-				}
+		overhear(holder, func(w bsmsg.Entry) {
+			select {
+			case first <- w:
+			default:
 			}
 		})
 		if err := h.Connect(ctx, info(holder)); err != nil {

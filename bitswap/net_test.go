@@ -215,22 +215,29 @@ func listening(t *testing.T) (host.Host, <-chan cid.Cid) {
 	t.Helper()
 	h := newHost(t)
 	out := make(chan cid.Cid, 1024)
+	overhear(h, func(w bsmsg.Entry) {
+		if w.Cancel {
+			out <- cid.Undef
+		} else {
+			out <- w.Cid
+		}
+	})
+	return h, out
+}
+
+// overhear has h take wantlists and answer nothing. f is told each entry, by the
+// goroutine of the stream that it came on.
+func overhear(h host.Host, f func(bsmsg.Entry)) {
 	h.SetStreamHandler("/ipfs/bitswap/1.2.0", func(s network.Stream) {
 		defer s.Reset()
-
 		for {
 			msg, _, err := bsmsg.FromNet(s)
 			if err != nil {
 				return
 			}
 			for _, w := range msg.Wantlist() {
-				if w.Cancel {
-					out <- cid.Undef
-				} else {
-					out <- w.Cid
-				}
+				f(w)
 			}
 		}
 	})
-	return h, out
 }

@@ -1,7 +1,6 @@
 package bitswap
 
 import (
-	"container/heap"
 	"slices"
 
 	"github.com/lode-node/lode/credit"
@@ -41,7 +40,7 @@ func (s *schedule) close(w *want, i int, state askState) {
 	}
 	s.release(a.p, w)
 	if w.open--; w.open == 0 && !w.done {
-		heap.Push(&w.f.ready, w)
+		w.f.ready.set(w, true)
 	}
 }
 
@@ -61,9 +60,7 @@ func (s *schedule) release(p *speer, w *want) {
 func (s *schedule) end(w *want, from *speer) {
 	w.done = true
 	delete(s.wants, w.cid)
-	if w.at >= 0 {
-		heap.Remove(&w.f.ready, w.at)
-	}
+	w.f.ready.set(w, false)
 	for i := range w.asks {
 		a := &w.asks[i]
 		if a.state == askRefused && a.p != from && a.p.link == linkUp {

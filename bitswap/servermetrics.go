@@ -46,7 +46,7 @@ func labelled(name, help, key, label string, read func(*server) float64) serverF
 func inHeap(kind int) func(*server) float64 {
 	return func(s *server) (n float64) {
 		for _, l := range s.q.lines {
-			n += float64(len(l.list.heap[kind].ws))
+			n += float64(len(l.list.heap[kind].all))
 		}
 		return n
 	}
@@ -58,7 +58,7 @@ var serverFigures = []serverFigure{
 	figure("ipfs_bitswap_pending_block_tasks", "Presence lookups that wait.", prometheus.GaugeValue, inHeap(byAge)),
 	figure("ipfs_bitswap_active_block_tasks", "Presence lookups and loads of blocks under way.", prometheus.GaugeValue, func(s *server) float64 { return float64(s.lookers + s.loading) }),
 	figure("lode_bitswap_server_peers", "Peers that want or wanted something and are connected.", prometheus.GaugeValue, func(s *server) float64 { return float64(len(s.q.lines)) }),
-	figure("lode_bitswap_server_peers_waiting", "Peers that wait for their turn.", prometheus.GaugeValue, func(s *server) float64 { return float64(len(s.q.since.ls)) }),
+	figure("lode_bitswap_server_peers_waiting", "Peers that wait for their turn.", prometheus.GaugeValue, func(s *server) float64 { return float64(len(s.q.since.all)) }),
 	figure("lode_bitswap_server_wants", "Wants kept.", prometheus.GaugeValue, func(s *server) float64 { return float64(s.q.wants) }),
 	figure("lode_bitswap_server_held_bytes", "Bytes of messages under way.", prometheus.GaugeValue, func(s *server) float64 { return float64(s.q.held) }),
 	figure("lode_bitswap_server_loaded", "1 above 70 % of any limit.", prometheus.GaugeValue, func(s *server) float64 {

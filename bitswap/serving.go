@@ -49,7 +49,7 @@ func (e *Exchange) Serving() ServeStat {
 	defer s.mu.Unlock()
 	now, q := s.now(), s.q
 	out := ServeStat{
-		Server: ServerLode, Loaded: q.loaded(now), Waiting: len(q.since.ls), Wants: q.wants, Held: q.held,
+		Server: ServerLode, Loaded: q.loaded(now), Waiting: len(q.since.all), Wants: q.wants, Held: q.held,
 		Sent: q.count.sent, Failed: q.count.failed, GivenUp: q.count.givenUp,
 		Newcomer: q.classes[0].bytes, Known: q.classes[1].bytes, Peers: make([]Served, 0, len(q.lines)),
 	}

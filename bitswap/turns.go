@@ -54,7 +54,7 @@ func serverLimits() serveLimits {
 // A class of peers shares what is there with the other: newcomers, and those of
 // whom something is known.
 type class struct {
-	waiting lineHeap
+	waiting ranking[*line]
 	tag     uint64 // what the class was given by its share
 	v       uint64 // tag of the peer last served
 	bytes   uint64 // given in all
@@ -84,8 +84,8 @@ type turns struct {
 
 	classes  [2]class // newcomers, and others
 	v        uint64   // tag of the class last served
-	since    lineHeap
-	wake     lineHeap
+	since    ranking[*line]
+	wake     ranking[*line]
 	talk     []*line    // have answers waiting and nothing under way
 	look     []*line    // have wants to be looked up
 	busy     *list.List // of lines with a job, that without progress the longest first
@@ -116,7 +116,7 @@ func (q *turns) place(now int64, l *line) {
 			wake = t
 		}
 	}
-	if len(l.list.heap[byAge].ws) > 0 && len(l.answers) < q.lim.Answers && !l.looking {
+	if len(l.list.heap[byAge].all) > 0 && len(l.answers) < q.lim.Answers && !l.looking {
 		if t := l.looks.when(now); t <= now {
 			l.looking = true
 			q.look = append(q.look, l)
@@ -129,7 +129,7 @@ func (q *turns) place(now int64, l *line) {
 		l.talking = true
 		q.talk = append(q.talk, l)
 	}
-	ready := l.job == nil && len(l.list.heap[byTurn].ws) > 0
+	ready := l.job == nil && len(l.list.heap[byTurn].all) > 0
 	if l.job == nil && (ready || len(l.answers) > 0) && l.until > now {
 		at(l.until)
 	}
@@ -158,7 +158,7 @@ func (q *turns) enter(now int64, l *line, in bool) {
 	}
 	if in {
 		c := &q.classes[k]
-		if len(c.waiting.ls) == 0 {
+		if len(c.waiting.all) == 0 {
 			c.tag = max(c.tag, q.v)
 		}
 		l.class, l.tag = k, max(l.tag, c.v)
@@ -186,8 +186,8 @@ const (
 
 // next decides. It is called until it says to wait.
 func (q *turns) next(now int64) decision {
-	for len(q.wake.ls) > 0 && q.wake.ls[0].wake <= now {
-		q.place(now, q.wake.ls[0])
+	for len(q.wake.all) > 0 && q.wake.all[0].wake <= now {
+		q.place(now, q.wake.all[0])
 	}
 	for len(q.talk) > 0 {
 		l := q.talk[0]
@@ -199,10 +199,10 @@ func (q *turns) next(now int64) decision {
 		}
 	}
 	wait := decision{}
-	if len(q.wake.ls) > 0 {
-		wait.until = q.wake.ls[0].wake
+	if len(q.wake.all) > 0 {
+		wait.until = q.wake.all[0].wake
 	}
-	if len(q.since.ls) == 0 {
+	if len(q.since.all) == 0 {
 		return wait
 	}
 	if t := q.rate.when(now); t > now {
@@ -262,19 +262,19 @@ func (q *turns) patience(now int64) int64 {
 
 // pick returns who is next. Somebody waits.
 func (q *turns) pick(now int64) *line {
-	if l := q.since.ls[0]; now-l.since >= q.lim.Promote && !q.promoted {
+	if l := q.since.all[0]; now-l.since >= q.lim.Promote && !q.promoted {
 		q.promoted = true
 		q.count.promoted++
 		return l
 	}
 	q.promoted = false
 	k := 0
-	if n, o := &q.classes[0], &q.classes[1]; len(n.waiting.ls) == 0 || len(o.waiting.ls) > 0 && o.tag < n.tag {
+	if n, o := &q.classes[0], &q.classes[1]; len(n.waiting.all) == 0 || len(o.waiting.all) > 0 && o.tag < n.tag {
 		k = 1
 	}
 	q.v = q.classes[k].tag
 	c := &q.classes[k]
-	l := c.waiting.ls[0]
+	l := c.waiting.all[0]
 	c.v = l.tag
 	return l
 }

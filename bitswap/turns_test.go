@@ -219,7 +219,7 @@ func (w *town) check() {
 			w.t.Fatalf("%s waits for its turn: %v, and its age is followed: %v", l.id, waits, !waits)
 		}
 		bytes, blind := uint64(0), 0
-		for _, x := range l.list.heap[byTurn].ws {
+		for _, x := range l.list.heap[byTurn].all {
 			if bytes += uint64(x.size); x.state == wishUnknown {
 				blind++
 			}
@@ -227,7 +227,7 @@ func (w *town) check() {
 		if bytes != l.list.bytes || blind != l.list.blind {
 			w.t.Fatalf("%s has %d bytes and %d blocks pending, says %d and %d", l.id, bytes, blind, l.list.bytes, l.list.blind)
 		}
-		if len(l.list.heap[byTurn].ws) > 0 && l.job == nil && l.at[lineTurn] < 0 && l.at[lineWake] < 0 {
+		if len(l.list.heap[byTurn].all) > 0 && l.job == nil && l.at[lineTurn] < 0 && l.at[lineWake] < 0 {
 			w.t.Fatalf("%s has wants and waits for nothing", l.id)
 		}
 	}

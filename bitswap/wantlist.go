@@ -2,7 +2,6 @@ package bitswap
 
 import (
 	"cmp"
-	"container/heap"
 
 	"github.com/ipfs/go-cid"
 )
@@ -38,79 +37,30 @@ const (
 	heaps
 )
 
-// A wishHeap orders some wishes of a list and knows where each is.
-type wishHeap struct {
-	kind int
-	ws   []*wish
-}
-
-// Len implements heap.Interface.
-func (h *wishHeap) Len() int { return len(h.ws) }
-
-// Less implements heap.Interface.
-func (h *wishHeap) Less(i, j int) bool {
-	a, b := h.ws[i], h.ws[j]
-	switch h.kind {
+// before is by kind of heap.
+func (w *wish) before(o *wish, kind int) bool {
+	switch kind {
 	case byAge:
-		return a.seq < b.seq
+		return w.seq < o.seq
 	case bySpare:
-		if x, y := a.state == wishAbsent, b.state == wishAbsent; x != y {
+		if x, y := w.state == wishAbsent, o.state == wishAbsent; x != y {
 			return x
 		}
-		return inTurn(b, a) < 0
+		return inTurn(o, w) < 0
 	}
-	return inTurn(a, b) < 0
+	return inTurn(w, o) < 0
 }
+
+func (w *wish) place(kind int) *int { return &w.at[kind] }
 
 // inTurn compares by the order in which a peer wants its blocks.
 func inTurn(a, b *wish) int { return cmp.Or(cmp.Compare(b.prio, a.prio), cmp.Compare(a.seq, b.seq)) }
-
-// Swap implements heap.Interface.
-func (h *wishHeap) Swap(i, j int) {
-	h.ws[i], h.ws[j] = h.ws[j], h.ws[i]
-	h.ws[i].at[h.kind], h.ws[j].at[h.kind] = i, j
-}
-
-// Push implements heap.Interface.
-func (h *wishHeap) Push(x any) {
-	w := x.(*wish)
-	w.at[h.kind] = len(h.ws)
-	h.ws = append(h.ws, w)
-}
-
-// Pop implements heap.Interface.
-func (h *wishHeap) Pop() any {
-	w := h.ws[len(h.ws)-1]
-	h.ws[len(h.ws)-1] = nil
-	h.ws = h.ws[:len(h.ws)-1]
-	w.at[h.kind] = -1
-	return w
-}
-
-// set has w in the heap or not, at its place.
-func (h *wishHeap) set(w *wish, in bool) {
-	switch i := w.at[h.kind]; {
-	case in && i < 0:
-		heap.Push(h, w)
-	case in:
-		heap.Fix(h, i)
-	case i >= 0:
-		heap.Remove(h, i)
-	}
-}
-
-func (h *wishHeap) first() *wish {
-	if len(h.ws) == 0 {
-		return nil
-	}
-	return h.ws[0]
-}
 
 // A wishlist is what one peer wants of us. It is a value machine: no clock, no
 // lock.
 type wishlist struct {
 	all   map[cid.Cid]*wish
-	heap  [heaps]wishHeap
+	heap  [heaps]ranking[*wish]
 	seq   uint64
 	bytes uint64 // of blocks to be sent whose size is known
 	blind int    // blocks to be sent whose size is not

@@ -1,7 +1,6 @@
 package bitswap
 
 import (
-	"container/heap"
 	"slices"
 
 	"github.com/ipfs/go-cid"
@@ -51,13 +50,13 @@ func (q *turns) shed(now int64) {
 	for q.wants > goal {
 		var long *line
 		for _, l := range q.lines {
-			if long == nil || len(l.list.heap[bySpare].ws) > len(long.list.heap[bySpare].ws) ||
-				len(l.list.heap[bySpare].ws) == len(long.list.heap[bySpare].ws) && l.seq < long.seq {
+			if long == nil || len(l.list.heap[bySpare].all) > len(long.list.heap[bySpare].all) ||
+				len(l.list.heap[bySpare].all) == len(long.list.heap[bySpare].all) && l.seq < long.seq {
 				long = l
 			}
 		}
 		spare := &long.list.heap[bySpare]
-		n := min(max(len(spare.ws)-fair, 1), q.wants-goal, len(spare.ws))
+		n := min(max(len(spare.all)-fair, 1), q.wants-goal, len(spare.all))
 		if n == 0 {
 			return // all is under way
 		}
@@ -181,8 +180,8 @@ func (q *turns) lookupsFor(now int64) (p peer.ID, cs []cid.Cid, until int64) {
 		q.look = q.look[1:]
 		l.looking = false
 		ws := &l.list.heap[byAge]
-		for len(ws.ws) > 0 && len(cs) < q.lim.LookupBatch && l.looks.when(now) <= now {
-			w := heap.Pop(ws).(*wish)
+		for len(ws.all) > 0 && len(cs) < q.lim.LookupBatch && l.looks.when(now) <= now {
+			w := ws.next()
 			cs = append(cs, w.c)
 			q.count.lookups++
 			l.looks.spend(now, 1)

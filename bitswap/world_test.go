@@ -172,7 +172,7 @@ func (w *world) check() {
 		if open != x.open || x.done || open > s.lim.Copies {
 			w.t.Fatalf("%v: %d asks open, counted %d, done %v", c, open, x.open, x.done)
 		}
-		if open == 0 && !slices.Contains(x.f.ready, x) && !slices.Contains(x.f.parked, x) {
+		if open == 0 && !slices.Contains(x.f.ready.all, x) && !slices.Contains(x.f.parked, x) {
 			w.t.Fatalf("%v: nobody is asked and it waits nowhere", c)
 		}
 		if !w.open[c] {
