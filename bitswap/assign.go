@@ -68,7 +68,7 @@ func (s *schedule) fill(f *file) {
 		p, hope := s.pick(w, f.ready.Len() > 0)
 		switch {
 		case p != nil && s.room(p, w):
-			s.ask(w, p, false)
+			s.ask(w, p, nil)
 			s.second(w, p)
 		case hope:
 			full = append(full, w)
@@ -196,9 +196,9 @@ func (s *schedule) sooner(a, b *speer, size uint64) *speer {
 	return a
 }
 
-// ask records that p is asked for w.
-func (s *schedule) ask(w *want, p *speer, hedge bool) {
-	why := s.choice(w, p, hedge)
+// ask records that p is asked for w, as a second peer if there is a trigger.
+func (s *schedule) ask(w *want, p *speer, t *Trigger) {
+	why, hedge := s.choice(w, p, t), t != nil
 	a := ask{p: p, at: s.now, idle: len(p.asked) == 0, hedge: hedge}
 	if i := slices.IndexFunc(w.asks, func(old ask) bool { return old.p == p }); i >= 0 {
 		w.asks[i] = a

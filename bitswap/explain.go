@@ -48,6 +48,8 @@ type Choice struct {
 	FailMicros uint64 `json:"fail_us"` // what a failed try costs
 	Bids       []Bid  `json:"bids"`    // candidates in the order in which they are looked at; the first of equals wins
 	More       int    `json:"more"`    // candidates left out: beyond the first 16, none of them chosen
+
+	Trigger *Trigger `json:"trigger,omitempty"` // of ChoiceHedge
 }
 
 // The kinds of a Choice.
@@ -65,11 +67,13 @@ type Bid struct {
 	Micros   int64   `json:"expected_us"` // Fail + Ready + Transfer
 	Fail     int64   `json:"failure_us"`  // (1 − P) × Choice.FailMicros
 	Ready    int64   `json:"ready_us"`    // the first byte, or the end of what it owes already if that is later
-	Transfer int64   `json:"transfer_us"` // of Choice.Size bytes
+	Transfer int64   `json:"transfer_us"` // of Choice.Size bytes, after what it owes
 
 	P     uint64 `json:"p_ppm"`        // lower bound of the chance that it serves, ppm
 	First int64  `json:"ttfb_us"`      // to its first byte
-	Rate  uint64 `json:"rate_bytes"`   // bytes a second
+	Rate  uint64 `json:"rate_bytes"`   // bytes a second, once the connection is open
+	Trip  int64  `json:"rtt_us"`       // round trip of the connection; 0 = not known
+	Open  uint64 `json:"open_bytes"`   // what it can send in a round trip, and twice as much in the next
 	Queue uint64 `json:"queue_bytes"`  // asked of it already, or to be
 	Low   bool   `json:"low"`          // below the floor
 	Young bool   `json:"young"`        // idle, and with too little history to be judged by
@@ -82,8 +86,9 @@ const bidsKept = 16
 
 // choice returns what the choice of chosen for w looks at. It is called before
 // anything is changed by it.
-func (s *schedule) choice(w *want, chosen *speer, hedge bool) *Choice {
-	c := &Choice{Kind: ChoiceHedge, Size: w.size, FailMicros: s.par.FailMicros, Bids: make([]Bid, 0, min(len(w.f.cands), bidsKept))}
+func (s *schedule) choice(w *want, chosen *speer, t *Trigger) *Choice {
+	hedge := t != nil
+	c := &Choice{Kind: ChoiceHedge, Size: w.size, FailMicros: s.par.FailMicros, Trigger: t, Bids: make([]Bid, 0, min(len(w.f.cands), bidsKept))}
 	if !hedge {
 		c.Kind = ChoiceBest
 		if best, _ := s.pick(w, false); best != chosen {
@@ -107,7 +112,7 @@ func (s *schedule) choice(w *want, chosen *speer, hedge bool) *Choice {
 func (s *schedule) bid(w *want, k *cand, hedge bool) Bid {
 	p := k.p
 	b := Bid{
-		Peer: p.id, P: p.score.P, First: s.firstByte(p), Rate: s.rate(p), Queue: p.inflight + p.queued,
+		Peer: p.id, P: p.score.P, First: s.firstByte(p), Rate: s.rate(p), Queue: p.inflight + p.queued, Trip: p.flow.rtt, Open: max(p.flow.open, opening),
 		Low: p.low, Young: s.par.IsYoung(p.entry) && len(p.asked) == 0, Link: "none",
 	}
 	switch {
@@ -133,14 +138,16 @@ func (s *schedule) bid(w *want, k *cand, hedge bool) Bid {
 		b.Out = "has no room"
 	}
 	b.Fail = int64((1_000_000 - min(b.P, 1_000_000)) * s.par.FailMicros / 1_000_000)
-	b.Ready = max(b.First, s.transfer(p, b.Queue))
-	b.Transfer = s.transfer(p, w.size)
+	queue := s.transfer(p, b.Queue)
+	b.Ready = max(b.First, queue)
+	b.Transfer = s.transfer(p, b.Queue+w.size) - queue
 	b.Micros = b.Fail + b.Ready + b.Transfer
 	return b
 }
 
 // Replay makes the choice again, by the scheduler that made it, from nothing but
-// the inputs in c, and returns the peer chosen: "" if none would be.
+// the inputs in c, and returns the peer chosen: "" if none would be, or if no
+// second peer would be asked, by what its trigger saw.
 func (c Choice) Replay() peer.ID {
 	par := credit.Default()
 	par.FailMicros, par.Explore = c.FailMicros, 0
@@ -154,7 +161,8 @@ func (c Choice) Replay() peer.ID {
 	for _, b := range c.Bids {
 		p := &speer{id: b.Peer, low: b.Low, inflight: b.Queue, link: linkUp}
 		p.score = credit.Score{P: b.P, TTFB: uint64(max(b.First, 1)), Rate: b.Rate}
-		p.entry.TTFB, p.flow.rate = p.score.TTFB, b.Rate
+		p.entry.TTFB, p.entry.Rate = p.score.TTFB, b.Rate
+		p.flow.rtt, p.flow.open = b.Trip, b.Open
 		if !b.Young {
 			p.entry.DutyHits = par.Young * 1_000_000
 		}
@@ -175,6 +183,9 @@ func (c Choice) Replay() peer.ID {
 	var p *speer
 	if c.Kind == ChoiceHedge {
 		p = s.other(w)
+		if t := c.Trigger; p != nil && t != nil && (t.Budget < c.Size || s.cost(p, c.Size) > t.Within()) {
+			p = nil
+		}
 	} else {
 		p, _ = s.pick(w, c.Kind == ChoiceNewcomer)
 	}

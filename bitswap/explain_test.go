@@ -17,8 +17,12 @@ func again(t *testing.T, c *Choice) string {
 	t.Helper()
 	named := *c
 	named.Bids = slices.Clone(c.Bids)
-	for i, b := range c.Bids { // the names of tests are no peer IDs; as identity hashes they are
-		named.Bids[i].Peer = peer.ID(append([]byte{0, byte(len(b.Peer))}, b.Peer...))
+	for i, b := range c.Bids {
+		named.Bids[i].Peer = asID(b.Peer)
+	}
+	if c.Trigger != nil {
+		t := *c.Trigger
+		t.Peer, named.Trigger = asID(t.Peer), &t
 	}
 	b, err := json.Marshal(named)
 	if err != nil {
@@ -28,8 +32,14 @@ func again(t *testing.T, c *Choice) string {
 	if err := json.Unmarshal(b, &back); err != nil {
 		t.Fatal(err)
 	}
-	return string(back.Replay())[2:]
+	if id := string(back.Replay()); id != "" {
+		return id[2:]
+	}
+	return ""
 }
+
+// asID makes a peer ID of the name of a peer of a test: an identity hash.
+func asID(name peer.ID) peer.ID { return peer.ID(append([]byte{0, byte(len(name))}, name...)) }
 
 // TestChoicesReplay plays worlds of bad and good peers, and makes each of their
 // choices again from its explanation alone.
@@ -45,6 +55,9 @@ func TestChoicesReplay(t *testing.T) { // spec §7.2, §7.3
 		w := newWorld(t, seed, 100, kinds...)
 		w.chose = func(a action) {
 			count[a.choice.Kind]++
+			if a.hedge {
+				count[a.choice.Trigger.What]++
+			}
 			if got := again(t, a.choice); got != string(a.peer) {
 				b, _ := json.Marshal(a.choice)
 				t.Fatalf("seed %d: %s was asked, by the explanation it is %q:\n%s", seed, a.peer, got, b)
@@ -72,7 +85,7 @@ func TestChoicesReplay(t *testing.T) { // spec §7.2, §7.3
 			t.Errorf("of two below the floor %s was asked, by the explanation %s; want b", a.peer, got)
 		}
 	}
-	for _, k := range []string{ChoiceBest, ChoiceNewcomer, ChoiceNeed, ChoiceHedge} {
+	for _, k := range []string{ChoiceBest, ChoiceNewcomer, ChoiceNeed, ChoiceHedge, TriggerLate, TriggerSlow} {
 		if count[k] == 0 {
 			t.Errorf("no choice was of the kind %q: %v", k, count)
 		}
@@ -104,6 +117,59 @@ func TestAChangedInputChangesTheChoice(t *testing.T) {
 		row.change(&d.Bids[0])
 		if got := again(t, &d); got != row.want {
 			t.Errorf("%s: got %q, want %q", row.what, got, row.want)
+		}
+	}
+}
+
+// TestAHedgeReplaysWithWhatTriggeredIt: the second peer is asked for a reason that
+// is shown, and would not be without it.
+func TestAHedgeReplaysWithWhatTriggeredIt(t *testing.T) { // spec §7.3
+	late := func() *Choice {
+		s := testSchedule()
+		s.holders(start, key(0), []source{known("a", 20*ms), known("b", 50*ms)})
+		s.want(start, key(0), pieces(key(0))...)
+		s.take()
+		advance(s, start+75*ms)
+		return s.take()[0].choice
+	}
+	needed := func() *Choice {
+		s := testSchedule()
+		slow := known("a", 20*ms)
+		slow.Entry.Rate = 100 << 10
+		s.holders(start, key(0), []source{slow})
+		s.want(start, key(0), piece{cid: key(0), size: block, ahead: true})
+		s.holders(start, key(0), []source{slow, known("b", 50*ms)})
+		s.take()
+		s.want(start+ms, key(0), pieces(key(0))...)
+		return s.take()[0].choice
+	}
+	first := func() *Choice {
+		s := testSchedule()
+		s.holders(start, key(0), []source{holder("a", true), holder("b", true)})
+		s.want(start, key(0), piece{cid: nodeKey(0)})
+		return s.take()[1].choice
+	}
+	for _, row := range []struct {
+		what   string
+		choice *Choice
+		change func(*Trigger)
+		want   string
+	}{
+		{TriggerLate, late(), func(*Trigger) {}, "b"},
+		{TriggerLate, late(), func(x *Trigger) { x.Quiet = x.Due }, ""},
+		{TriggerLate, late(), func(x *Trigger) { x.Budget = block - 1 }, ""},
+		{TriggerNeeded, needed(), func(*Trigger) {}, "b"},
+		{TriggerNeeded, needed(), func(x *Trigger) { x.Left = 100 * ms }, ""},
+		{TriggerNeeded, needed(), func(x *Trigger) { x.Grace = sec * 10 }, ""},
+		{TriggerFirst, first(), func(*Trigger) {}, "b"},
+		{TriggerFirst, first(), func(x *Trigger) { x.Budget = 0 }, ""},
+	} {
+		if row.choice == nil || row.choice.Trigger == nil || row.choice.Trigger.What != row.what || row.choice.Trigger.Peer != "a" {
+			t.Fatalf("%s: got %+v", row.what, row.choice)
+		}
+		row.change(row.choice.Trigger)
+		if got := again(t, row.choice); got != row.want {
+			t.Errorf("%s: by %+v got %q, want %q", row.what, row.choice.Trigger, got, row.want)
 		}
 	}
 }

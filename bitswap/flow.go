@@ -12,6 +12,7 @@ type flow struct {
 	since  int64  // when it started; 0 = none is measured
 	rate   uint64 // bytes a second over the last stretches; 0 = not measured
 	whole  uint64 // bytes heard when the last block was complete
+	open   uint64 // bytes that the sender may have under way in a round trip, by what came; 0 = as at the start
 }
 
 // A rate is measured over stretches of at least that many µs, or of that many
@@ -28,7 +29,36 @@ const (
 	nearest  = 5_000 // µs; links are not endless
 )
 
+// A connection at rest begins with about so many bytes in a round trip, and each
+// byte that comes lets one more follow: slow start, of TCP as of QUIC. Where the
+// round trip is long that is most of the time that a block takes.
+const (
+	opening = 14 << 10
+	openAll = 64 << 20 // more makes no difference
+	resting = 200_000  // µs without bytes after which what is open halves, if the round trip is not longer: TCP's least timeout
+)
+
 func (f *flow) bytes() uint64 { return max(f.total, f.blocks) }
+
+// widen notes that n more bytes came.
+func (f *flow) widen(n uint64) { f.open = min(max(f.open, opening)+n, openAll) }
+
+// trips returns how long the first of size bytes is before the last, in µs, as
+// far as the sender has to wait for room.
+func (f *flow) trips(size uint64) (took int64) {
+	open := max(f.open, opening)
+	for sent := open; sent < size; sent += open {
+		open *= 2
+		took += f.rtt
+	}
+	return took
+}
+
+// opens reports whether a rate is what slow start has let through so far, and not
+// what the line carries: in a round trip half of what is open has come.
+func (f *flow) opens(rate uint64) bool {
+	return f.rtt > 0 && max(f.open, opening) <= 4*(rate/1000*uint64(min(f.rtt, 10_000_000))/1000)
+}
 
 // add takes the count of the wire, and reports whether bytes came since.
 func (f *flow) add(now int64, total uint64) bool {
@@ -38,15 +68,18 @@ func (f *flow) add(now int64, total uint64) bool {
 		return false
 	}
 	f.at = now
+	f.widen(f.bytes() - was)
 	f.measure(now)
 	return true
 }
 
 // block takes a whole block.
 func (f *flow) block(now int64, size uint64) {
+	was := f.bytes()
 	f.blocks += size
 	if f.blocks > f.total {
 		f.at = now
+		f.widen(f.blocks - was)
 		f.measure(now)
 	}
 	f.whole = f.bytes()
@@ -56,6 +89,7 @@ func (f *flow) block(now int64, size uint64) {
 // come a round trip later.
 func (f *flow) begin(now int64) {
 	f.mark, f.since, f.whole = f.bytes(), now+f.rtt, f.bytes()
+	f.open >>= min((now-f.at)/max(f.rtt, resting), 63)
 }
 
 // measure ends the stretch under way if it is long enough, and starts the next.
@@ -72,9 +106,12 @@ func (f *flow) measure(now int64) {
 // learn takes the bytes of the last µs into the rate.
 func (f *flow) learn(took int64) {
 	sample := max((f.bytes()-f.mark)*1_000_000/uint64(took), 1)
-	if f.rate == 0 {
+	switch {
+	case f.rate == 0:
 		f.rate = sample
-	} else {
+	case sample < f.rate/2:
+		f.rate = (f.rate + 3*sample) / 4
+	default:
 		f.rate = (f.rate + sample) / 2
 	}
 }
@@ -102,15 +139,21 @@ func (s *schedule) rate(p *speer) uint64 {
 	switch {
 	case r > 0:
 	case p.entry.Rate == 0 && p.flow.rtt > 0:
-		return uint64(underWay * 1_000_000 / max(p.flow.rtt, nearest))
+		return p.flow.presumed()
 	default:
 		return max(p.score.Rate, 1)
 	}
 	if took := s.now - p.flow.since; len(p.asked) > 0 && took > 4*max(stretch, p.flow.rtt) {
 		r = min(r, (p.flow.bytes()-p.flow.mark)*1_000_000/uint64(took))
 	}
+	if p.flow.opens(r) {
+		r = max(r, p.flow.presumed())
+	}
 	return max(r, 1)
 }
+
+// presumed is the rate of a line of which the round trip is known.
+func (f *flow) presumed() uint64 { return uint64(underWay * 1_000_000 / max(f.rtt, nearest)) }
 
 // firstByte is how long p takes to begin an answer, in µs: by its history, but
 // never under the round trip; without any, a little over that.
@@ -127,9 +170,11 @@ func (s *schedule) firstByte(p *speer) int64 {
 // deviation is how far the time to the first byte strays, in µs.
 func (s *schedule) deviation(p *speer) int64 { return int64(min(p.entry.Dev, 1<<32)) }
 
-// transfer is how long size bytes from p take, in µs, at most a minute.
+// transfer is how long the next size bytes from p take once they begin to come,
+// in µs, at most a minute: by its rate, or by the round trips in which its
+// connection opens, if these are longer.
 func (s *schedule) transfer(p *speer, size uint64) int64 {
-	return int64(min(size*1_000_000/s.rate(p), 60_000_000))
+	return min(max(int64(size*1_000_000/s.rate(p)), p.flow.trips(size)), 60_000_000)
 }
 
 // widen grows the window of p, which delivered size bytes: twice what can be
@@ -159,5 +204,6 @@ func (s *schedule) room(p *speer, w *want) bool {
 // owes already, or is to be asked for, comes first (spec §7.2).
 func (s *schedule) cost(p *speer, size uint64) int64 {
 	fail := int64((1_000_000 - min(p.score.P, 1_000_000)) * s.par.FailMicros / 1_000_000)
-	return fail + max(s.firstByte(p), s.transfer(p, p.inflight+p.queued)) + s.transfer(p, size)
+	queue := s.transfer(p, p.inflight+p.queued)
+	return fail + max(s.firstByte(p), queue) + s.transfer(p, p.inflight+p.queued+size) - queue
 }

@@ -94,6 +94,7 @@ func (s *schedule) block(now int64, id peer.ID, c cid.Cid, size uint64) (wanted,
 		w.copies++
 	}
 	s.budget.earn(size)
+	s.forced += w.forced * (max(size, w.size) - w.size) // it was larger than presumed
 	if !linked(c) {
 		w.f.guess = (7*w.f.guess + size) / 8
 	}

@@ -1,12 +1,55 @@
 package bitswap
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// A Trigger is why one more peer was asked for a block that another had been asked
+// for, with all that this looked at: see [Choice.Replay].
+type Trigger struct {
+	What   string  `json:"what"`         // one of the words below
+	Peer   peer.ID `json:"peer"`         // who was asked before
+	Quiet  int64   `json:"quiet_us"`     // of TriggerLate: since a byte of it came, or since the last peer was asked for this block
+	Due    int64   `json:"due_us"`       // of TriggerLate: how long it may be quiet
+	Left   int64   `json:"left_us"`      // of TriggerSlow, TriggerNeeded and TriggerIdle: until it is expected to have sent the block
+	Grace  int64   `json:"grace_us"`     // by which the second peer must be sooner, besides taking half of Left at most
+	Budget uint64  `json:"budget_bytes"` // what may come twice, over all fetches
+}
+
+// What a Trigger can be.
+const (
+	TriggerLate   = "late"   // it has been quiet for longer than it may be
+	TriggerSlow   = "slow"   // it sends, and another would be done much sooner
+	TriggerNeeded = "needed" // a reader has come to a block that was fetched ahead of it, from a peer that will be long
+	TriggerFirst  = "first"  // the first block of a file, and nothing is known of the peer
+	TriggerIdle   = "idle"   // another has nothing to do, and would be done much sooner
+)
+
+// anyTime is later than any delivery, in µs.
+const anyTime = int64(1) << 40
+
+// Within is how long a second peer may be expected to take to be worth asking, in
+// µs: about twelve days stand for any time, and below 0 it is never worth it.
+func (t *Trigger) Within() int64 {
+	switch {
+	case t.What == TriggerFirst, t.What == TriggerLate && t.Quiet > t.Due:
+		return anyTime
+	case t.What == TriggerLate:
+		return -1
+	}
+	return t.Left/2 - t.Grace
+}
 
 // doubt asks one more peer for the block that a quiet one owes first.
 func (s *schedule) doubt(p *speer) {
-	if w := p.asked[0]; w.open == 1 || s.now-s.lastAsk(w) > s.due(p) {
-		s.hedge(w, anyTime)
+	w := p.asked[0]
+	since := p.heard
+	if w.open > 1 {
+		since = max(since, s.lastAsk(w))
 	}
+	s.hedge(w, Trigger{What: TriggerLate, Peer: p.id, Quiet: s.now - since, Due: s.due(p)})
 }
 
 // lag asks a second peer for the block that p is sending, if that would come
@@ -17,7 +60,7 @@ func (s *schedule) lag(p *speer) {
 		return
 	}
 	left := w.size - min(p.flow.bytes()-min(p.flow.whole, p.flow.bytes()), w.size)
-	s.hedge(w, s.transfer(p, left)/2-s.lim.Grace)
+	s.hedge(w, Trigger{What: TriggerSlow, Peer: p.id, Left: s.transfer(p, left)})
 }
 
 // hurry asks a second peer for w, for which somebody waits now, if it was left
@@ -28,8 +71,16 @@ func (s *schedule) hurry(w *want) {
 	}
 	i := slices.IndexFunc(w.asks, func(a ask) bool { return a.state == askOpen })
 	a := w.asks[i]
-	left := a.at + s.firstByte(a.p) + s.transfer(a.p, a.p.inflight) - s.now
-	s.hedge(w, left/2-s.lim.Grace)
+	s.hedge(w, Trigger{What: TriggerNeeded, Peer: a.p.id, Left: a.at + s.firstByte(a.p) + s.transfer(a.p, a.p.inflight) - s.now})
+}
+
+// second asks two at once for the first small block of a file when nothing is
+// known of the peer chosen: if it is a bad one, nothing else could go on.
+func (s *schedule) second(w *want, p *speer) {
+	if !linked(w.cid) || w.ahead || p.entry.TTFB > 0 || len(p.asked) > 1 || w.f.open > 1 {
+		return
+	}
+	s.hedge(w, Trigger{What: TriggerFirst, Peer: p.id})
 }
 
 // lastAsk is when anybody was last asked for w.
@@ -40,28 +91,24 @@ func (s *schedule) lastAsk(w *want) (at int64) {
 	return at
 }
 
-// anyTime is later than any delivery, in µs.
-const anyTime = int64(1) << 40
-
 // hedge asks one more peer for w, the best of those that have room, if it is
-// expected to deliver within the time (spec §7.3). It reports whether the budget
+// expected to deliver soon enough for t (spec §7.3). It reports whether the budget
 // allows more of it.
-func (s *schedule) hedge(w *want, within int64) bool {
+func (s *schedule) hedge(w *want, t Trigger) bool {
 	if w.open == 0 || w.open >= s.lim.Copies {
 		return true
 	}
-	if s.budget.spare < int64(w.size) {
+	t.Grace, t.Budget = s.lim.Grace, uint64(max(s.budget.spare, 0))
+	if t.Budget < w.size {
 		return false
 	}
 	second := s.other(w)
-	if second == nil || s.cost(second, w.size) > within {
+	if second == nil || s.cost(second, w.size) > t.Within() {
 		return true
 	}
-	if !s.budget.spend(w.size) {
-		return false
-	}
+	s.budget.spend(w.size)
 	w.copies++
-	s.ask(w, second, true)
+	s.ask(w, second, &t)
 	return true
 }
 
@@ -81,15 +128,6 @@ func (s *schedule) other(w *want) (best *speer) {
 	return best
 }
 
-// second asks two at once for the first small block of a file when nothing is
-// known of the peer chosen: if it is a bad one, nothing else could go on.
-func (s *schedule) second(w *want, p *speer) {
-	if !linked(w.cid) || w.ahead || p.entry.TTFB > 0 || len(p.asked) > 1 || w.f.open > 1 {
-		return
-	}
-	s.hedge(w, anyTime)
-}
-
 // steal gives idle peers what others would be long with: the last of the longest
 // queue, if it has not been sent by then; else a second copy, if the budget
 // allows.
@@ -103,19 +141,20 @@ func (s *schedule) steal() {
 			if w == nil {
 				break
 			}
+			t := Trigger{What: TriggerIdle, Peer: p.id, Left: s.transfer(p, p.inflight), Grace: s.lim.Grace}
 			q := s.other(w)
-			if q == nil || 2*s.cost(q, w.size)+s.lim.Grace > s.transfer(p, p.inflight) {
+			if q == nil || s.cost(q, w.size) > t.Within() {
 				break
 			}
 			i := slices.IndexFunc(w.asks, func(a ask) bool { return a.p == p && a.state == askOpen })
 			sent := max(2*s.rate(p)/1000*uint64(min(s.firstByte(p), 1_000_000))/1000, underWay)
 			if p.inflight-min(w.size, p.inflight) < sent {
-				if w.ahead || !s.hedge(w, anyTime) || w.open == 1 {
+				if w.ahead || !s.hedge(w, t) || w.open == 1 {
 					break
 				}
 				continue
 			}
-			s.forced += w.size
+			s.force(w)
 			s.tell(w, p)
 			s.close(w, i, askLost)
 			s.fill(f)

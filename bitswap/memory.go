@@ -45,6 +45,7 @@ type want struct {
 	asks     []ask
 	open     int       // asks neither refused nor lost
 	copies   int       // asks beyond the first for which bytes are set aside
+	forced   uint64    // how often it was taken back beyond the budget
 	orphan   bool      // the fallback has been told
 	searched bool      // the fallback has looked for others
 	found    []peer.ID // those that it found

@@ -12,7 +12,7 @@ func (s *schedule) takeBack(p *speer, cancel bool) {
 		w := p.asked[0]
 		i := slices.IndexFunc(w.asks, func(a ask) bool { return a.p == p && a.state == askOpen })
 		if cancel {
-			s.forced += w.size
+			s.force(w)
 		}
 		if cancel && (p.silent == 0 || !w.cid.Equals(p.owed)) {
 			s.tell(w, p)
@@ -20,6 +20,13 @@ func (s *schedule) takeBack(p *speer, cancel bool) {
 		s.close(w, i, askLost)
 	}
 	p.inflight = 0
+}
+
+// force notes that w is taken back from a peer that may have sent it, whatever the
+// budget says.
+func (s *schedule) force(w *want) {
+	w.forced++
+	s.forced += w.size
 }
 
 // tell cancels w at p. What comes nevertheless counts as extra.

@@ -226,6 +226,9 @@ func (s *schedule) tick(now int64) {
 		}
 		s.watch(p)
 	}
+	for _, p := range s.list { // when it is clear who is passed over
+		s.help(p)
+	}
 	s.budget.tick(now)
 	for len(s.queue) > 0 && (s.queue[0].done || s.now-s.queue[0].born > s.lim.Late) {
 		s.orphan(s.queue[0])

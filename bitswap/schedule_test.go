@@ -31,6 +31,9 @@ func key(n int) cid.Cid {
 	return cid.NewCidV1(cid.Raw, mh)
 }
 
+// nodeKey returns the n-th CID of a block with links.
+func nodeKey(n int) cid.Cid { return cid.NewCidV1(cid.DagProtobuf, key(n).Hash()) }
+
 func keys(from, n int) (out []cid.Cid) {
 	for i := range n {
 		out = append(out, key(from+i))

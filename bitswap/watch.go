@@ -6,8 +6,7 @@ import (
 	"github.com/lode-node/lode/credit"
 )
 
-// watch looks at a peer that owes something: it is past its limit, or late, or
-// does well.
+// watch passes over a peer that owes something and is past its limit.
 func (s *schedule) watch(p *speer) {
 	s.blame(p)
 	if p.link != linkUp || len(p.asked) == 0 {
@@ -19,7 +18,14 @@ func (s *schedule) watch(p *speer) {
 		s.stall(p, p.asked[0], true)
 	case quiet > s.patience(p) || quiet > s.due(p) && s.overtaken(p):
 		s.stall(p, p.asked[0], false)
-	case quiet > s.due(p):
+	}
+}
+
+// help asks others for what a peer that is late, or slow, owes first.
+func (s *schedule) help(p *speer) {
+	switch {
+	case p.link != linkUp || len(p.asked) == 0:
+	case s.now-p.heard > s.due(p):
 		s.doubt(p)
 	default:
 		s.lag(p)

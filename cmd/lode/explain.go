@@ -109,13 +109,33 @@ func whyChosen(s bitswap.Step) string {
 	if s.Choice.More > 0 {
 		parts = append(parts, fmt.Sprintf("and %d more", s.Choice.More))
 	}
+	if t := s.Choice.Trigger; t != nil {
+		parts = slices.Insert(parts, 0, whyTwice(t))
+	}
 	return strings.Join(parts, "; ")
+}
+
+// whyTwice says in a sentence why a second peer was asked.
+func whyTwice(t *bitswap.Trigger) string {
+	first := tail(t.Peer.String())
+	switch t.What {
+	case bitswap.TriggerLate:
+		return fmt.Sprintf("%s was quiet for %s, due after %s", first, micros(uint64(t.Quiet)), micros(uint64(t.Due)))
+	case bitswap.TriggerFirst:
+		return "nothing is known of " + first
+	}
+	return fmt.Sprintf("%s %s: expected in %s, so worth it from who takes at most %s", first, tooLong[t.What], micros(uint64(max(t.Left, 0))), micros(uint64(max(t.Within(), 0))))
+}
+
+// tooLong says what another than the first was asked for.
+var tooLong = map[string]string{
+	bitswap.TriggerSlow: "sends slowly", bitswap.TriggerNeeded: "has what the reader came to", bitswap.TriggerIdle: "has most left to send",
 }
 
 // kinds are the reasons of a choice.
 var kinds = map[string]string{
 	bitswap.ChoiceBest: "least expected time", bitswap.ChoiceNewcomer: "a newcomer, by lot", bitswap.ChoiceNeed: "nobody better is left",
-	bitswap.ChoiceHedge: "the first is late, or not known yet; best of the others",
+	bitswap.ChoiceHedge: "best of the others",
 }
 
 // percent prints ppm.

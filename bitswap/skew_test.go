@@ -1,0 +1,78 @@
+package bitswap
+
+import (
+	"testing"
+
+	"github.com/ipfs/go-cid"
+)
+
+// skewed is a world of four connected holders, each next one nearer and with a
+// thicker line, behind connections that start slowly.
+func skewed() *sim {
+	m := emptySim(1)
+	m.opens, m.holds = true, true
+	var src []source
+	for _, p := range []simPeer{
+		{id: "farthest", rtt: 300 * ms, rate: 2_500_000}, {id: "far", rtt: 150 * ms, rate: 12_500_000},
+		{id: "near", rtt: 50 * ms, rate: 25_000_000}, {id: "nearest", rtt: 10 * ms, rate: 62_500_000},
+	} {
+		p.kind, p.up, p.owes = "good", true, map[cid.Cid]int{}
+		x := holder(p.id, true)
+		x.RTT = p.rtt
+		m.peers = append(m.peers, &p)
+		src = append(src, x)
+	}
+	m.s.holders(m.now, key(0), src)
+	return m
+}
+
+// fetch asks for blocks of these sizes, so many at a time, and returns how long
+// all of them took.
+func (m *sim) fetch(t *testing.T, atOnce int, sizes ...uint64) int64 {
+	t.Helper()
+	next, last := 0, m.now
+	m.then = func() {
+		for ; len(m.open) < atOnce && next < len(sizes); next++ {
+			c := key(next)
+			m.sizes[c], m.open[c] = sizes[next], true
+			m.s.want(m.now, key(0), piece{cid: c, size: sizes[next], under: nodeKey(0)})
+		}
+		last = m.now
+	}
+	m.then()
+	m.act()
+	m.run()
+	if m.err != nil || len(m.open) > 0 {
+		t.Errorf("%d blocks are open: %v", len(m.open), m.err)
+	}
+	for _, p := range m.peers {
+		t.Logf("%s gave %d blocks", string(p.id), p.served)
+	}
+	t.Logf("%d ms, %d KiB came twice", (last-start)/ms, m.extra>>10)
+	return last - start
+}
+
+// TestAFarHolderDoesNotHoldUpANearOne: what the nearest could send alone does not
+// take longer because others have it too. A connection that starts slowly is not
+// worth as much as its line.
+func TestAFarHolderDoesNotHoldUpANearOne(t *testing.T) { // spec §7.2
+	var site, whole []uint64
+	total := uint64(0)
+	for i := range 60 { // as a website has them
+		size := uint64(8<<10 + i*2311)
+		if i >= 50 {
+			size = block
+		}
+		site = append(site, size)
+		total += size
+	}
+	if took := skewed().fetch(t, 6, site...); took > 30*10*ms {
+		t.Errorf("60 objects of %d KiB in all took %d ms", total>>10, took/ms)
+	}
+	for range 256 {
+		whole = append(whole, block)
+	}
+	if took, alone := skewed().fetch(t, 32, whole...), int64(256*block)*sec/62_500_000; took > alone*11/10 {
+		t.Errorf("64 MiB took %d ms, the nearest alone would take %d ms", took/ms, alone/ms)
+	}
+}
