@@ -60,6 +60,7 @@ type demo struct {
 	added   added
 	settled uint64 // slot in which the file was touched, and what was earned began to vest
 	victim  [2]int // the stopped holder and the one that answers DONT_HAVE, as members
+	fallen  bool   // the stopped holder lost its replica at a draw, and not just its place
 
 	before, after map[string]coin.Amount // free balance by name
 	limits        map[string]coin.Amount // stake limits before the order, by name

@@ -28,7 +28,7 @@ func (d *demo) collect(ctx context.Context) error {
 		}
 	}
 	args := []string{"collect", "--json", "--timeout", "20s", "--home", d.net.Home, "--node", d.edge().Socket}
-	for _, m := range d.storage() {
+	for _, m := range d.payees() {
 		args = append(args, m.ID.String())
 	}
 	out, err := d.lode(ctx, args...)
@@ -66,13 +66,27 @@ func (d *demo) vested(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-func (d *demo) allPaid() error {
-	if len(d.paid) != 4 {
-		return fmt.Errorf("%d of 4 were paid", len(d.paid))
+// payees are the holders to pay: not one that fell out of the queue at a draw, and forfeited what had not vested (spec §4.6).
+func (d *demo) payees() []member {
+	return slices.DeleteFunc(slices.Clone(d.storage()), func(m member) bool {
+		return d.fallen && m.ID == d.net.Members[d.victim[0]].ID
+	})
+}
+
+// got returns what a member was paid.
+func (d *demo) got(m member) coin.Amount {
+	for _, p := range d.paid {
+		if p.Node == m.ID.String() {
+			return p.Paid
+		}
 	}
-	for i, p := range d.paid {
-		if p.Paid == 0 && i != d.victim[0] {
-			return fmt.Errorf("%s was paid nothing", d.storage()[i].Name)
+	return 0
+}
+
+func (d *demo) allPaid() error {
+	for i, m := range d.storage() {
+		if d.got(m) == 0 && i != d.victim[0] {
+			return fmt.Errorf("%s was paid nothing", m.Name)
 		}
 	}
 	return nil
@@ -81,7 +95,7 @@ func (d *demo) allPaid() error {
 func (d *demo) richer() error {
 	for i, m := range d.storage() {
 		if i != d.victim[0] && d.after[m.Name] <= d.before[m.Name] {
-			return fmt.Errorf("%s had %v, was paid %v and has %v", m.Name, d.before[m.Name], d.paid[i].Paid, d.after[m.Name])
+			return fmt.Errorf("%s had %v, was paid %v and has %v", m.Name, d.before[m.Name], d.got(m), d.after[m.Name])
 		}
 	}
 	if d.after["user"] >= d.before["user"] {
@@ -170,10 +184,7 @@ func (d *demo) nodeRows(ctx context.Context) ([]nodeRow, error) {
 	var rows []nodeRow
 	rank := 0
 	for i, m := range d.net.Members {
-		r := nodeRow{Name: m.Name, Role: m.Role, State: "runs", Before: d.before[m.Name], After: d.after[m.Name]}
-		if i < len(d.paid) {
-			r.Paid = d.paid[i].Paid
-		}
+		r := nodeRow{Name: m.Name, Role: m.Role, State: "runs", Before: d.before[m.Name], Paid: d.got(m), After: d.after[m.Name]}
 		if i == d.victim[0] {
 			r.State = "stopped"
 		} else {

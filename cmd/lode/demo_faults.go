@@ -143,18 +143,37 @@ func (d *demo) faults(ctx context.Context) error {
 		return err
 	}
 	d.settled = uint64(now.Slot)
-	return d.wait(ctx, "the stopped node is at the tail of the payout queue", 60*time.Second, func(ctx context.Context) (string, error) {
-		a, err := d.orderNow(ctx)
-		if err != nil || len(a.Order.Replicas) == 0 {
-			return "no replicas", err
-		}
-		r := a.Order.Replicas
-		if tail := r[len(r)-1].Node; tail != down.ID {
-			return fmt.Sprintf("the tail is %s, %s is number %d of %d", d.name(tail), down.Name,
-				1+slices.IndexFunc(r, func(x node.Replica) bool { return x.Node == down.ID }), len(r)), nil
-		}
-		return "", nil
+	return d.wait(ctx, "the stopped node has lost its place in the payout queue", 60*time.Second, func(ctx context.Context) (string, error) {
+		return d.unseated(ctx, down)
 	})
+}
+
+// unseated looks whether a node that stopped is at the tail of the queue, where a missed report brings it (spec §5.4), or
+// out of it, if a draw of its last slot found nobody at home (spec §3.11).
+func (d *demo) unseated(ctx context.Context, down member) (string, error) {
+	a, err := d.orderNow(ctx)
+	if err != nil || len(a.Order.Replicas) == 0 {
+		return "no replicas", err
+	}
+	r := a.Order.Replicas
+	at := slices.IndexFunc(r, func(x node.Replica) bool { return x.Node == down.ID })
+	switch {
+	case at == len(r)-1 && !r[at].Seated:
+		d.say("  ..  %s is the last of %d: it missed a report", down.Name, len(r))
+		return "", nil
+	case at >= 0:
+		return fmt.Sprintf("the tail is %s, %s is number %d of %d", d.name(r[len(r)-1].Node), down.Name, at+1, len(r)), nil
+	}
+	var n nodeAnswer
+	if err := d.client(d.edge()).get(ctx, "/nodes/"+down.ID.String(), &n); err != nil {
+		return "", err
+	}
+	if n.Node.Faults == 0 {
+		return fmt.Sprintf("%s is not among the %d replicas, and no draw went unanswered", down.Name, len(r)), nil
+	}
+	d.fallen = true
+	d.say("  ..  %s is out of the queue: it did not answer a draw, and lost its replica", down.Name)
+	return "", nil
 }
 
 // secondEdge starts an edge that has never fetched anything.
