@@ -33,7 +33,7 @@ compare two such runs, or play thousands of holders in virtual time.
 
 The figures are worth something only on a machine that does nothing else.`,
 	})
-	cmd.AddCommand(c.benchRetrievalCmd(), c.benchCompareCmd(), c.benchSimCmd(), c.benchIncentiveCmd())
+	cmd.AddCommand(c.benchRetrievalCmd(), c.benchCompareCmd(), c.benchTableCmd(), c.benchSimCmd(), c.benchIncentiveCmd())
 	return cmd
 }
 
@@ -184,6 +184,27 @@ apart by more than the halves of the 95 % intervals that face each other, these 
 				return nil
 			}
 			return cmp.Write(c.stdout)
+		},
+	}
+}
+
+func (c *cli) benchTableCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "table A.json",
+		Short: "print a run's ratios, cells and percentiles as Markdown",
+		Long: `Print the ratios with stable names, the medians of each cell and client and the percentiles over all requests of a report of
+'lode bench retrieval --out DIR' as tables of Markdown. A directory stands for the ` + retrievalFile + `.json in it, and --json is that file.`,
+		Args: nargs(1, 1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			r, err := readReport(args[0])
+			if err != nil {
+				return err
+			}
+			if c.json {
+				writeJSON(c.stdout, r)
+				return nil
+			}
+			return report.Markdown(c.stdout, r)
 		},
 	}
 }
