@@ -13,6 +13,9 @@ import (
 // A column is a metric of [bench.Sample] under the words of its heading.
 type column struct{ head, metric string }
 
+// fewest waits have no percentiles: the highest of ten says little of one in a hundred.
+const fewest = 10
+
 // cellColumns tell what a cell's fetches took and cost.
 var cellColumns = []column{
 	{"first block ms", "ttfblk_ms"}, {"total ms", "total_ms"}, {"MB/s", "goodput_MBps"}, {"block p99 ms", "block_p99_ms"},
@@ -59,7 +62,7 @@ func markdownRatios(b *bytes.Buffer, r bench.Report) {
 	heading(b, "ratio", "value (95 %)", "ours, yardstick", "cell")
 	for _, x := range r.Ratios {
 		if !strings.Contains(x.Name, ":") {
-			line(b, "`"+x.Name+"`", fmt.Sprintf("%.2f (%.2f – %.2f)", x.Value, x.Lo, x.Hi), fmt.Sprintf("%s, %s %s", figure(x.Ours), figure(x.Yardstick), x.Unit), x.Cell)
+			line(b, "`"+x.Name+"`", fmt.Sprintf("%.2f (%.2f – %.2f)", x.Value, x.Lo, x.Hi), fmt.Sprintf("%s, %s %s", digits(x.Ours), digits(x.Yardstick), x.Unit), x.Cell)
 		}
 	}
 	b.WriteByte('\n')
@@ -105,14 +108,13 @@ func markdownTails(b *bytes.Buffer, r bench.Report) {
 			for _, m := range tailMetrics {
 				cells := []string{"", "", "", ""}
 				for _, t := range r.Tails {
-					if t.Cell == c.Name && t.Client == client && t.Metric == m.metric {
-						cells = []string{figure(t.P50), figure(t.P95), figure(t.P99), strconv.Itoa(t.N)}
-						some = some || t.N > 10
+					if t.Cell == c.Name && t.Client == client && t.Metric == m.metric && t.N > fewest {
+						cells, some = []string{digits(t.P50), digits(t.P95), digits(t.P99), digits(float64(t.N))}, true
 					}
 				}
 				row = append(row, cells...)
 			}
-			if some { // of ten, the highest is no percentile
+			if some {
 				line(b, row...)
 			}
 		}
@@ -124,11 +126,11 @@ func median(vs []float64) string {
 	if len(vs) == 0 {
 		return ""
 	}
-	return figure(bench.Median(vs))
+	return digits(bench.Median(vs))
 }
 
-// figure writes three digits, thousands apart, and millions as such.
-func figure(v float64) string {
+// digits writes three digits, thousands apart, and millions as such.
+func digits(v float64) string {
 	switch {
 	case v >= 1e6:
 		return strconv.FormatFloat(v/1e6, 'f', 2, 64) + " M"
