@@ -46,7 +46,7 @@ func (c *cli) benchRetrievalCmd() *cobra.Command {
 		Short: "measure fetches in a matrix of contents, links and bad holders",
 		Long: `Measure fetches by ours and the yardsticks, in turn, and print lines
   RATIO name value (ours X unit, yardstick Y unit; ...)
-All cells take about 35 minutes on two cores, 45 at most, --quick up to 4. The environment's KUBO=PATH and RAINBOW=PATH add these
+All cells take about half an hour on two cores, 45 at most, --quick up to 4. The environment's KUBO=PATH and RAINBOW=PATH add these
 daemons in a few cells, for about 2 minutes more each.
 
 The run fails (exit 1) if the links are not what they should be, or a fetch returns wrong bytes. It says UNTRUSTED if the stock
