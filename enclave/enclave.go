@@ -1,5 +1,5 @@
 // Package enclave is what a node says to a prover in another process: HTTP over
-// a Unix socket, with CBOR bodies. A [Client] has the methods of the prover
+// a Unix socket, with CBOR bodies, and blocks bare. A [Client] has the methods of the prover
 // itself, so a node need not know which of the two it was given.
 package enclave
 
@@ -53,39 +53,48 @@ func (c *Client) Close() error {
 
 // call sends in and decodes the answer into out.
 func (c *Client) call(ctx context.Context, limit time.Duration, name string, in, out any) error {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
-		defer cancel()
-	}
 	body, err := mpow.Encode(in)
 	if err != nil {
 		return fmt.Errorf("prover: %s: %w", name, err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://prover/v1/"+name, bytes.NewReader(body))
+	answer, err := c.post(ctx, limit, name, "", body)
 	if err != nil {
-		return fmt.Errorf("prover: %s: %w", name, err)
-	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		return fmt.Errorf("prover: %s: %w", name, err)
-	}
-	defer res.Body.Close()
-	answer, err := read(res)
-	if err != nil {
-		return fmt.Errorf("prover: %s: %w", name, err)
-	}
-	if res.StatusCode != http.StatusOK {
-		var f mpow.Failure
-		if err := mpow.DecodeCall(answer, &f); err != nil {
-			return fmt.Errorf("prover: %s: %s", name, res.Status)
-		}
-		return f.Err()
+		return err
 	}
 	if err := mpow.DecodeCall(answer, out); err != nil {
 		return fmt.Errorf("prover: %s: answer: %w", name, err)
 	}
 	return nil
+}
+
+// post sends a body and returns the body of the answer, or the prover's refusal.
+func (c *Client) post(ctx context.Context, limit time.Duration, name, query string, body []byte) ([]byte, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://prover/v1/"+name+query, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("prover: %s: %w", name, err)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("prover: %s: %w", name, err)
+	}
+	defer res.Body.Close()
+	answer, err := read(res)
+	if err != nil {
+		return nil, fmt.Errorf("prover: %s: %w", name, err)
+	}
+	if res.StatusCode != http.StatusOK {
+		var f mpow.Failure
+		if err := mpow.DecodeCall(answer, &f); err != nil {
+			return nil, fmt.Errorf("prover: %s: %s", name, res.Status)
+		}
+		return nil, f.Err()
+	}
+	return answer, nil
 }
 
 // read returns the body of an answer, in one piece of its own size when it says
@@ -126,7 +135,8 @@ func (c *Client) Begin(ctx context.Context, root cid.Cid, maxSize uint64) error 
 
 // Seal stores one block of root.
 func (c *Client) Seal(ctx context.Context, root, block cid.Cid, data []byte) error {
-	return c.call(ctx, quick, "seal", mpow.SealCall{Root: root, Block: block, Data: data}, &mpow.EmptyCall{})
+	_, err := c.post(ctx, quick, "seal", "?root="+root.String()+"&block="+block.String(), data)
+	return err
 }
 
 // Missing returns blocks that are linked and not sealed, at most 1024.
@@ -145,9 +155,11 @@ func (c *Client) Commit(ctx context.Context, root cid.Cid) (uint64, error) {
 
 // Open returns the plaintext of a block, or mpow.ErrAbsent.
 func (c *Client) Open(ctx context.Context, block cid.Cid) ([]byte, error) {
-	var out mpow.DataReply
-	err := c.call(ctx, quick, "open", mpow.CIDCall{CID: block}, &out)
-	return out.Data, err
+	body, err := mpow.Encode(mpow.CIDCall{CID: block})
+	if err != nil {
+		return nil, fmt.Errorf("prover: open: %w", err)
+	}
+	return c.post(ctx, quick, "open", "", body)
 }
 
 // Has reports whether a whole file holds the block.

@@ -36,6 +36,23 @@ type ProverInfo struct {
 	SRDBytes    uint64  `json:"srd_bytes"`  // sealed random data now held
 	FileBytes   uint64  `json:"file_bytes"` // committed files now held
 	Files       int     `json:"files"`      // their number
+
+	Mode    string       `json:"mode"`    // of the platform: sgx, sgx-debug, ego-sim or sim (docs/enclave.md)
+	Pending int          `json:"pending"` // files under construction
+	Units   int          `json:"units"`   // of sealed random data
+	Signed  Slot         `json:"signed"`  // of the last report signed; 0: none
+	Disks   []ProverDisk `json:"disks"`   // where sealed data lie
+	Lost    uint64       `json:"lost"`    // files found damaged since the prover started
+}
+
+// A ProverDisk is a directory in which sealed data lie.
+type ProverDisk struct {
+	ID     string `json:"id"`
+	Dir    string `json:"dir"`    // as the prover sees it
+	Free   uint64 `json:"free"`   // bytes, by the host's word; within an enclave worth nothing
+	Device uint64 `json:"device"` // disks of one device share what is free
+	Files  int    `json:"files"`  // replicas there, whole and under construction
+	Units  int    `json:"units"`
 }
 
 // A Head is the last report that the chain has accepted of a node, as its host
@@ -48,7 +65,7 @@ type Head struct {
 }
 
 // The calls and replies between a node and its prover, as CBOR bodies of
-// HTTP requests to /v1/<call in small letters>.
+// HTTP requests to /v1/<call in small letters>. Blocks go bare, without a type.
 type (
 	// AttestCall asks for a [Register].
 	AttestCall struct {
@@ -61,12 +78,6 @@ type (
 	BeginCall struct {
 		Root    cid.Cid `json:"root"`
 		MaxSize uint64  `json:"max_size"`
-	}
-	// SealCall brings one block of it.
-	SealCall struct {
-		Root  cid.Cid `json:"root"`
-		Block cid.Cid `json:"block"`
-		Data  []byte  `json:"data"`
 	}
 	// CIDCall names one root or block: missing, commit, drop, open, has, size.
 	CIDCall struct {
@@ -104,10 +115,6 @@ type (
 	// FilesReply answers files.
 	FilesReply struct {
 		Files []File `json:"files"`
-	}
-	// DataReply answers open.
-	DataReply struct {
-		Data []byte `json:"data"`
 	}
 	// NumberReply answers commit and size in bytes, and has with 0 or 1.
 	NumberReply struct {

@@ -19,10 +19,16 @@ import (
 	"github.com/lode-node/lode/mpow"
 )
 
-const usage = `Usage: prover --dir DIR --socket PATH [--class main|test|dev] [--srd-unit BYTES] [--srd-leaf BYTES] [--simulate]
+const usage = `Usage: prover --dir DIR --socket PATH [--disk DIR]... [--class main|test|dev] [--srd-unit BYTES] [--srd-leaf BYTES] [--simulate]
+       prover --dir DIR --start-over [--disk DIR]... [--simulate]
+       prover --dir DIR --forget-disk ID [--disk DIR]... [--simulate]
 
-Holds sealed files under DIR and answers a Lode node on the Unix socket PATH.
+Holds sealed files under DIR, and under each further --disk, and answers a Lode node on the Unix socket PATH.
 The sizes of sealed random data are those of the network's class, unless given.
+
+--start-over gives up a sealed state that cannot be opened: the old state is set aside, what was sealed under it
+is taken away, and the next start makes a fresh key. --forget-disk strikes a disk off that is gone for good: what
+it held counts as lost. Both end at once, and neither does anything while the prover runs.
 
 Without SGX it starts only with --simulate, and then it protects nothing: only
 networks of class dev accept what it says.
@@ -55,20 +61,28 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	flags := flag.NewFlagSet("prover", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage) }
+	var disks words
 	dir := flags.String("dir", "", "")
 	socket := flags.String("socket", "", "")
 	class := flags.String("class", "dev", "")
 	simulate := flags.Bool("simulate", false, "")
 	unit := flags.Uint64("srd-unit", 0, "")
 	leaf := flags.Uint64("srd-leaf", 0, "")
+	over := flags.Bool("start-over", false, "")
+	forget := flags.String("forget-disk", "", "")
+	flags.Var(&disks, "disk", "")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err
 		}
 		return fmt.Errorf("%w: %w", err, errUsage)
 	}
-	if *dir == "" || *socket == "" || flags.NArg() > 0 {
-		return fmt.Errorf("want --dir and --socket and no other words: %w", errUsage)
+	if *dir == "" || flags.NArg() > 0 {
+		return fmt.Errorf("want --dir and no other words: %w", errUsage)
+	}
+	repair := *over || *forget != ""
+	if (*socket == "") != repair || *over && *forget != "" {
+		return fmt.Errorf("want one of --socket, --start-over and --forget-disk: %w", errUsage)
 	}
 	params, err := mpow.Preset(*class)
 	if err != nil {
@@ -80,15 +94,27 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if *leaf != 0 {
 		params.SRDLeaf = *leaf
 	}
-	platform, err := choose(*dir, *simulate)
+	platform, err := prover.Choose(prover.Here(), *dir, *simulate)
 	if err != nil {
 		return err
 	}
-	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	if platform.Kind() == mpow.KindSimulated {
-		logger.Warn("SIMULATED PROVER: no hardware protects its keys, and what it proves is worth nothing outside a devnet")
+	config := prover.Config{Dir: *dir, Disks: disks, Platform: platform, Params: params}
+	switch {
+	case *over:
+		aside, err := prover.StartOver(config)
+		if err == nil {
+			fmt.Fprintf(stderr, "the old state is in %s; start the prover again, and its node begins a new generation\n", aside)
+		}
+		return err
+	case *forget != "":
+		return prover.ForgetDisk(config, *forget)
 	}
-	p, err := prover.New(prover.Config{Dir: *dir, Platform: platform, Params: params, Logger: logger})
+	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	config.Logger = logger
+	if platform.Kind() == mpow.KindSimulated {
+		logger.Warn("SIMULATED PROVER: no hardware protects its keys, and what it proves is worth nothing outside a devnet", "mode", string(platform.Mode()))
+	}
+	p, err := prover.New(config)
 	if err != nil {
 		return err
 	}
@@ -101,17 +127,15 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	return p.Serve(ctx, l)
 }
 
-// choose takes the hardware if there is any: --simulate never stands in for a
-// platform that works.
-func choose(dir string, simulate bool) (prover.Platform, error) {
-	hardware, err := prover.Hardware()
-	if err == nil {
-		return hardware, nil
-	}
-	if simulate {
-		return prover.Simulated(dir), nil
-	}
-	return nil, err
+// words is a flag that may be given more than once.
+type words []string
+
+func (w *words) String() string { return fmt.Sprint(*w) }
+
+// Set implements flag.Value.
+func (w *words) Set(s string) error {
+	*w = append(*w, s)
+	return nil
 }
 
 // listen opens the socket for this user only. A socket left by a prover that

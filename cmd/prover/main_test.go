@@ -19,7 +19,8 @@ func TestBadFlags(t *testing.T) {
 	dir := t.TempDir()
 	for _, args := range [][]string{
 		{}, {"--dir", dir}, {"--socket", "s"}, {"--dir", dir, "--socket", "s", "extra"}, {"--nonsense"},
-		{"--dir", dir, "--socket", "s", "--class", "moon"},
+		{"--dir", dir, "--socket", "s", "--class", "moon"}, {"--dir", dir, "--socket", "s", "--start-over"},
+		{"--dir", dir, "--start-over", "--forget-disk", "x"},
 	} {
 		if err := run(t.Context(), args, io.Discard); !errors.Is(err, errUsage) {
 			t.Errorf("%q: %v, want a usage error", args, err)
@@ -86,5 +87,33 @@ func TestRuns(t *testing.T) {
 			f.(interface{ SetUnlinkOnClose(bool) }).SetUnlinkOnClose(false)
 			f.Close()
 		}
+	}
+}
+
+// A state that is damaged is refused with a command, and that command mends it.
+func TestStartOverAsToldTo(t *testing.T) {
+	dir, socket := t.TempDir(), filepath.Join(t.TempDir(), "s")
+	state := filepath.Join(dir, "state-1")
+	if err := os.WriteFile(state, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := run(t.Context(), []string{"--dir", dir, "--socket", socket, "--simulate"}, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), state) {
+		t.Fatalf("of a damaged state: %v", err)
+	}
+	_, command, ok := strings.Cut(err.Error(), "fresh key: prover ")
+	if !ok {
+		t.Fatalf("%v: no command", err)
+	}
+	if err := run(t.Context(), strings.Fields(command), io.Discard); err != nil {
+		t.Fatalf("%s: %v", command, err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := run(ctx, []string{"--dir", dir, "--socket", socket, "--simulate"}, io.Discard); err != nil {
+		t.Fatalf("after it: %v", err)
+	}
+	if err := run(t.Context(), []string{"--dir", dir, "--forget-disk", "ff", "--simulate"}, io.Discard); err == nil || !strings.Contains(err.Error(), "no such disk") {
+		t.Fatalf("a disk that never was: %v", err)
 	}
 }

@@ -119,6 +119,7 @@ func (p *Prover) checkFiles(ctx context.Context, files []*held, f *prf) ([]*held
 		}
 		_, err := p.read(h, n)
 		if errors.Is(err, errDamaged) {
+			p.lost.Add(1)
 			p.log.Error("file is lost", "cid", h.r.Root.String(), "err", err)
 			lost = append(lost, h)
 			return nil

@@ -66,7 +66,7 @@ func TestDies(t *testing.T) {
 	}
 	c := config(t, os.Getenv(killDir))
 	var n atomic.Int64
-	c.Disk = func(op, path string) error {
+	c.Disk = func(op prover.Op) error {
 		if n.Add(1) == at {
 			syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
@@ -189,6 +189,8 @@ func TestTornStateOpensWithoutTheLastRecord(t *testing.T) {
 	if !bytes.HasPrefix(after, before) || len(after) == len(before) {
 		t.Fatal("the log does not grow at its end")
 	}
+	name, err := os.ReadFile(filepath.Join(dir, "disk"))
+	must(t, err)
 	for cut := len(before); cut < len(after); cut += 3 {
 		for what, content := range map[string][]byte{
 			"cut":    after[:cut],
@@ -196,6 +198,7 @@ func TestTornStateOpensWithoutTheLastRecord(t *testing.T) {
 		} {
 			torn := t.TempDir()
 			must(t, os.WriteFile(filepath.Join(torn, filepath.Base(path)), content, 0o600))
+			must(t, os.WriteFile(filepath.Join(torn, "disk"), name, 0o600))
 			q := open(t, prover.Config{Dir: torn, Platform: prover.Simulated(dir), Params: params(t)})
 			info, err := q.Info(t.Context())
 			if err != nil || info.Account != account || info.SRDBytes != 0 {
@@ -237,8 +240,8 @@ func TestDamagedStateIsRefused(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	var full atomic.Bool
 	c := config(t, t.TempDir())
-	c.Disk = func(op, path string) error {
-		if full.Load() && (op == "write" || op == "create" || op == "mkdir") {
+	c.Disk = func(op prover.Op) error {
+		if full.Load() && (op.Kind == prover.OpWrite || op.Kind == prover.OpCreate || op.Kind == prover.OpMkdir) {
 			return syscall.ENOSPC
 		}
 		return nil
@@ -286,9 +289,9 @@ func TestFullDisk(t *testing.T) {
 func TestUnitsGiveWayToFiles(t *testing.T) {
 	dir := t.TempDir()
 	c := config(t, dir)
-	c.Disk = func(op, path string) error {
+	c.Disk = func(op prover.Op) error {
 		units, err := filepath.Glob(filepath.Join(dir, "srd", "*"))
-		if err == nil && op == "write" && strings.HasSuffix(path, "data") && len(units) > 2 {
+		if err == nil && op.Kind == prover.OpWrite && strings.HasSuffix(op.Path, "data") && len(units) > 2 {
 			return syscall.ENOSPC // as if three units filled the disk
 		}
 		return nil
@@ -307,9 +310,9 @@ func TestDropOnAFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	var full atomic.Bool
 	c := config(t, dir)
-	c.Disk = func(op, path string) error {
+	c.Disk = func(op prover.Op) error {
 		replicas, err := filepath.Glob(filepath.Join(dir, "replicas", "*"))
-		if err == nil && full.Load() && len(replicas) > 1 && (op == "write" || op == "create") {
+		if err == nil && full.Load() && len(replicas) > 1 && (op.Kind == prover.OpWrite || op.Kind == prover.OpCreate) {
 			return syscall.ENOSPC // as if two files filled the disk
 		}
 		return nil

@@ -67,7 +67,7 @@ func FuzzCalls(f *testing.F) {
 	}
 	defer p.Close()
 	h := p.Handler()
-	names := []string{"info", "attest", "begin", "seal", "missing", "commit", "open", "has", "size", "drop", "files", "pending", "report"}
+	names := []string{"info", "attest", "begin", "seal", "missing", "commit", "open", "has", "size", "drop", "files", "pending", "report", "fill", "recover", "page", "seal?root=bafkqaaa&block=bafkqaaa"}
 	for i, call := range []any{mpow.EmptyCall{}, mpow.AttestCall{ChainID: "dev-x", Account: "a"}} {
 		body, err := mpow.Encode(call)
 		if err != nil {

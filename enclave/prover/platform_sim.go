@@ -14,16 +14,22 @@ import (
 
 // simulated stands in for hardware that is not there (spec §3.3). Whoever reads
 // its key file reads everything sealed under it.
-type simulated struct{ path string }
+type simulated struct {
+	path string
+	mode Mode
+}
 
 // Simulated returns a platform without any protection, for tests and devnets:
 // its seal key lies in a file under dir, made at the first use. A chain takes
 // its evidence only where its genesis says so.
-func Simulated(dir string) Platform {
-	return simulated{filepath.Join(dir, "simulated.key")}
+func Simulated(dir string) Platform { return simulatedIn(dir, ModeSim) }
+
+func simulatedIn(dir string, mode Mode) simulated {
+	return simulated{filepath.Join(dir, "simulated.key"), mode}
 }
 
 func (simulated) Kind() mpow.Kind       { return mpow.KindSimulated }
+func (s simulated) Mode() Mode          { return s.mode }
 func (simulated) Name() string          { return "simulated, no hardware protection" }
 func (simulated) Measurement() [32]byte { return mpow.SimulatedMeasurement() }
 
@@ -37,7 +43,7 @@ func (s simulated) SealKey() ([]byte, error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return key, err
 	}
-	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
+	if err := (disk{}).mkdirAll(filepath.Dir(s.path)); err != nil {
 		return nil, err
 	}
 	key = make([]byte, 32)

@@ -6,9 +6,10 @@
 // in another process use it. The host is the adversary: every argument and
 // every byte on disk is checked before it is believed.
 //
-// On disk, under the directory: state-N, the sealed state; replicas/ID/data
-// and replicas/ID/index, one replica each; srd/ID, one unit of sealed random
-// data each; lock.
+// On disk, under the directory: state-N, the sealed state; replicas/ID/data and
+// replicas/ID/index, one replica each; srd/ID, one unit of sealed random data
+// each; disk, which names the directory; lock. Further disks have all of these
+// but the state.
 package prover
 
 import (
@@ -20,8 +21,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
-	"syscall"
+	"sync/atomic"
 
 	"github.com/ipfs/go-cid"
 	"github.com/lode-node/lode/mpow"
@@ -30,15 +32,19 @@ import (
 // Config says what a Prover works with.
 type Config struct {
 	Dir      string       // made if absent; one prover at a time
+	Disks    []string     // further directories for sealed data, made if absent; once used they must be named at each start
 	Platform Platform     // nil is an error
 	Params   mpow.Params  // SRDUnit, SRDLeaf, ReportFiles and MaxFileSize are read
 	Logger   *slog.Logger // nil discards
 
-	// Disk, if set, is asked before each change to the file system, with what is
-	// to happen and to which path, and its error is taken for the disk's own:
-	// tests fill the disk with it (syscall.ENOSPC), or pull the plug. It must be
-	// safe for concurrent use.
-	Disk func(op, path string) error
+	// Disk, if set, is told of each change to the file system before it is made,
+	// and its error is taken for the disk's own: tests fill the disk with it
+	// (syscall.ENOSPC), or pull the plug. It must be safe for concurrent use.
+	Disk func(Op) error
+
+	// Free, if set, stands for the host's word on how many bytes are free below a
+	// directory, and on which device it is.
+	Free func(dir string) (free, device uint64)
 }
 
 func (c Config) validate() error {
@@ -48,7 +54,28 @@ func (c Config) validate() error {
 	if c.Platform == nil {
 		return errors.New("prover: no platform")
 	}
+	seen := map[string]bool{filepath.Clean(c.Dir): true}
+	for _, d := range c.Disks {
+		if d == "" || seen[filepath.Clean(d)] {
+			return fmt.Errorf("prover: disk %q is named twice, or not at all", d)
+		}
+		seen[filepath.Clean(d)] = true
+	}
 	return c.Params.Validate()
+}
+
+// seal returns the platform's key, or refuses one that protects nothing.
+func (c Config) seal() ([]byte, error) {
+	seal, err := c.Platform.SealKey()
+	if err != nil {
+		return nil, fmt.Errorf("prover: seal key: %w", err)
+	}
+	if len(seal) != 32 || [32]byte(seal) == ([32]byte{}) {
+		// EGo outside an enclave answers zeros and no error: sealing under them
+		// would protect nothing and say nothing.
+		return nil, errors.New("prover: seal key is zero or not of 32 bytes: the platform does not protect it")
+	}
+	return seal, nil
 }
 
 // A Prover holds files and signs reports. Its methods are safe for concurrent
@@ -61,9 +88,10 @@ type Prover struct {
 	log      *slog.Logger
 	dir      string
 	disk     disk
-	lock     *os.File
+	volumes  volumes
 	key      ed25519.PrivateKey
 	handles  handles
+	lost     atomic.Uint64 // files found damaged
 
 	reporting sync.Mutex // held by Report, taken before writing
 	writing   sync.Mutex // held by whatever changes the state; taken before mu
@@ -88,51 +116,46 @@ func New(c Config) (*Prover, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
+	seal, err := c.seal()
+	if err != nil {
+		return nil, err
+	}
 	p := &Prover{
-		params: c.Params, platform: c.Platform, dir: c.Dir, disk: disk{c.Disk},
+		params: c.Params, platform: c.Platform, dir: filepath.Clean(c.Dir), disk: disk{c.Disk},
 		log:  logger.With("platform", c.Platform.Name()),
 		held: map[cid.Cid]*held{}, pending: map[cid.Cid]*pending{}, blocks: map[string][]place{},
 	}
-	seal, err := c.Platform.SealKey()
-	if err != nil {
-		return nil, fmt.Errorf("prover: seal key: %w", err)
+	p.volumes.unit, p.volumes.free = c.Params.SRDUnit, c.Free
+	if c.Free == nil {
+		p.volumes.free = diskFree
 	}
-	if len(seal) != 32 || [32]byte(seal) == ([32]byte{}) {
-		// EGo outside an enclave answers zeros and no error: sealing under them
-		// would protect nothing and say nothing.
-		return nil, errors.New("prover: seal key is zero or not of 32 bytes: the platform does not protect it")
-	}
-	if err := p.open(seal); err != nil {
+	if err := p.open(seal, c.Disks); err != nil {
 		p.Close()
 		return nil, fmt.Errorf("prover: %w", err)
 	}
-	p.log.Info("prover opened", "kind", c.Platform.Kind().String(), "files", len(p.held), "pending", len(p.pending), "units", len(p.state.Units))
+	p.log.Info("prover opened", "kind", c.Platform.Kind().String(), "files", len(p.held), "pending", len(p.pending),
+		"units", len(p.state.Units), "disks", len(p.volumes.all))
 	return p, nil
 }
 
-func (p *Prover) open(seal []byte) error {
-	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+func (p *Prover) open(seal []byte, disks []string) error {
+	if err := p.openVolumes(disks); err != nil {
 		return err
 	}
-	lock, err := os.OpenFile(filepath.Join(p.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	p.lock = lock
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("%s is in use by another prover: %w", p.dir, err)
-	}
-	for _, d := range []string{"replicas", "srd"} {
-		if err := p.disk.mkdir(filepath.Join(p.dir, d)); err != nil {
-			return err
-		}
-	}
-	p.vault = &vault{dir: p.dir, disk: p.disk, seal: seal}
+	p.vault = &vault{dir: p.dir, disk: p.disk, seal: seal, simulated: p.platform.Kind() == mpow.KindSimulated}
+	var err error
 	if p.state, err = p.vault.open(); err != nil {
 		return err
 	}
-	if p.state == nil {
+	known := p.state != nil
+	if !known {
+		if err := p.nothingSealed(); err != nil {
+			return err
+		}
 		p.state = newState()
+	}
+	if err := p.sameDisks(known); err != nil {
+		return err
 	}
 	p.key = ed25519.NewKeyFromSeed(p.state.Key)
 	if err := p.vault.roll(p.state); err != nil {
@@ -144,7 +167,72 @@ func (p *Prover) open(seal []byte) error {
 		p.log.Warn("disk full: nothing new can be taken until there is space", "err", err)
 	}
 	p.sweep()
+	if err := p.volumes.scan(); err != nil {
+		return err
+	}
 	return p.load()
+}
+
+// openVolumes takes the prover's directory and its further disks.
+func (p *Prover) openVolumes(disks []string) error {
+	for _, dir := range append([]string{p.dir}, disks...) {
+		dir = filepath.Clean(dir)
+		if err := p.disk.mkdirAll(dir); err != nil {
+			return err
+		}
+		lock, err := lockDir(dir)
+		if err != nil {
+			return err
+		}
+		v, err := p.disk.openVolume(dir)
+		if err != nil {
+			return errors.Join(err, lock.Close())
+		}
+		v.lock = lock
+		p.volumes.all = append(p.volumes.all, v)
+	}
+	return p.volumes.scan()
+}
+
+// nothingSealed returns an error if there are sealed data without a state, which
+// nothing could open: they are not taken away because a file is missing.
+func (p *Prover) nothingSealed() error {
+	for _, v := range p.volumes.all {
+		empty, err := v.empty()
+		if err != nil {
+			return err
+		}
+		if !empty {
+			return p.vault.refuse(1, fmt.Errorf("is gone, and sealed data that only it opens lie in %s", v.dir))
+		}
+	}
+	return nil
+}
+
+// sameDisks holds the volumes against those that the state knows, and takes new
+// ones in. One whose data are another prover's is refused: they would be swept
+// away.
+func (p *Prover) sameDisks(known bool) error {
+	old := map[id]bool{}
+	for _, m := range p.state.Disks {
+		old[m.ID] = true
+		if !slices.ContainsFunc(p.volumes.all, func(v *volume) bool { return v.id == m.ID }) {
+			return &DiskMissingError{ID: m.ID.String(), Dir: m.Dir, Prover: p.dir}
+		}
+	}
+	before := len(p.state.Disks) == 0 && known // by a version that knew one directory
+	p.state.Disks = nil
+	for n, v := range p.volumes.all {
+		empty, err := v.empty()
+		if err != nil {
+			return err
+		}
+		if !empty && !old[v.id] && !(before && n == 0) {
+			return fmt.Errorf("%s holds sealed data of another prover: name an empty directory", v.dir)
+		}
+		p.state.Disks = append(p.state.Disks, mounted{v.id, v.dir})
+	}
+	return nil
 }
 
 func newState() *state {
@@ -164,15 +252,17 @@ func (p *Prover) sweep() {
 	for i := range p.state.Units {
 		known[i.String()] = true
 	}
-	for _, d := range []string{"replicas", "srd"} {
-		entries, err := os.ReadDir(filepath.Join(p.dir, d))
-		for _, e := range entries {
-			if err == nil && !known[e.Name()] {
-				err = p.disk.remove(filepath.Join(p.dir, d, e.Name()))
+	for _, v := range p.volumes.all {
+		for _, sub := range []string{"replicas", "srd"} {
+			entries, err := os.ReadDir(filepath.Join(v.dir, sub))
+			for _, e := range entries {
+				if err == nil && (!known[e.Name()] || !p.volumes.isHome(e.Name(), v)) {
+					err = p.disk.remove(filepath.Join(v.dir, sub, e.Name()))
+				}
 			}
-		}
-		if err != nil {
-			p.log.Warn("cannot take away what is no longer used", "err", err)
+			if err != nil {
+				p.log.Warn("cannot take away what is no longer used", "dir", v.dir, "err", err)
+			}
 		}
 	}
 }
@@ -190,6 +280,7 @@ func (p *Prover) load() error {
 		default:
 			h, err := p.readIndex(r)
 			if err != nil {
+				p.lost.Add(1)
 				p.log.Error("file is lost", "cid", r.Root.String(), "err", err)
 				lost = append(lost, i)
 				continue
@@ -208,8 +299,8 @@ func (p *Prover) load() error {
 
 // change makes r durable and applies it. The caller holds writing, or is alone.
 func (p *Prover) change(r record) error {
-	if p.isClosed() {
-		return errClosed
+	if err := p.writable(); err != nil {
+		return err
 	}
 	if err := p.vault.append(p.state, r); err != nil {
 		return err
@@ -228,6 +319,14 @@ func (p *Prover) isClosed() bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.closed
+}
+
+// writable returns why the state may not change now, or nil.
+func (p *Prover) writable() error {
+	if p.isClosed() {
+		return errClosed
+	}
+	return nil
 }
 
 // Close ends the prover. Calls under way may fail; later ones do.
@@ -250,10 +349,7 @@ func (p *Prover) Close() error {
 	if p.vault != nil {
 		err = p.vault.close()
 	}
-	if p.lock != nil {
-		err = errors.Join(err, p.lock.Close())
-	}
-	return err
+	return errors.Join(err, p.volumes.close())
 }
 
 // Info says what the prover is and holds.
@@ -264,9 +360,10 @@ func (p *Prover) Info(ctx context.Context) (mpow.ProverInfo, error) {
 		return mpow.ProverInfo{}, errClosed
 	}
 	info := mpow.ProverInfo{
-		Kind: p.platform.Kind(), Platform: p.platform.Name(), Key: p.public(), Measurement: p.platform.Measurement(),
+		Kind: p.platform.Kind(), Mode: string(p.platform.Mode()), Platform: p.platform.Name(), Key: p.public(), Measurement: p.platform.Measurement(),
 		ChainID: p.state.ChainID, Account: p.state.Account,
-		SRDBytes: uint64(len(p.state.Units)) * p.params.SRDUnit, Files: len(p.held),
+		SRDBytes: uint64(len(p.state.Units)) * p.params.SRDUnit, Units: len(p.state.Units),
+		Files: len(p.held), Pending: len(p.pending), Signed: p.state.Signed.Slot, Lost: p.lost.Load(), Disks: p.volumes.info(),
 	}
 	for _, h := range p.held {
 		info.FileBytes += h.r.Size
@@ -373,6 +470,7 @@ func (p *Prover) lose(h *held, cause error) {
 	if !h.r.held() {
 		return
 	}
+	p.lost.Add(1)
 	p.log.Error("file is lost", "cid", h.r.Root.String(), "err", cause)
 	if err := p.forget([]*replica{h.r}); err != nil {
 		p.log.Error("cannot record that a file is lost", "cid", h.r.Root.String(), "err", err)
@@ -395,7 +493,7 @@ func (p *Prover) forget(gone []*replica) error {
 	if errors.Is(err, mpow.ErrFull) {
 		for _, r := range gone {
 			p.handles.drop(r.ID)
-			if err := p.disk.remove(p.replicaDir(r.ID)); err != nil {
+			if err := p.disk.remove(p.volumes.replica(r.ID)); err != nil {
 				return err
 			}
 		}
@@ -407,11 +505,10 @@ func (p *Prover) forget(gone []*replica) error {
 	for _, r := range gone {
 		p.withdraw(r)
 		p.handles.drop(r.ID)
-		if err := p.disk.remove(p.replicaDir(r.ID)); err != nil {
+		if err := p.disk.remove(p.volumes.replica(r.ID)); err != nil {
 			p.log.Warn("cannot free the space of a file", "cid", r.Root.String(), "err", err)
 		}
+		p.volumes.gone(r.ID)
 	}
 	return nil
 }
-
-func (p *Prover) replicaDir(i id) string { return filepath.Join(p.dir, "replicas", i.String()) }

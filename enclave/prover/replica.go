@@ -114,7 +114,7 @@ func (p *Prover) read(h *held, n int) ([]byte, error) {
 		return nil, err
 	}
 	buf := make([]byte, int(e.length)+tagSize)
-	if err := p.handles.readAt(h.r.ID, p.replicaDir(h.r.ID), buf, e.off+int64(9+len(e.hash))); err != nil {
+	if err := p.handles.readAt(h.r.ID, p.volumes.replica(h.r.ID), buf, e.off+int64(9+len(e.hash))); err != nil {
 		return nil, err
 	}
 	plain, err := aead.Open(buf[:0], nonce(uint64(e.number)), buf, p.bound(h.r, e))
@@ -296,7 +296,7 @@ func merkle(leaves [][32]byte) mpow.Hash {
 // readIndex opens a whole replica, and fails unless its index is the one whose
 // root is in the sealed state.
 func (p *Prover) readIndex(r *replica) (*held, error) {
-	data, err := os.ReadFile(filepath.Join(p.replicaDir(r.ID), "index"))
+	data, err := os.ReadFile(filepath.Join(p.volumes.replica(r.ID), "index"))
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package prover
 
 import (
-	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -30,9 +29,10 @@ import (
 //
 // A vault is used by one goroutine at a time.
 type vault struct {
-	dir  string
-	disk disk
-	seal []byte // the platform's key
+	dir       string
+	disk      disk
+	seal      []byte // the platform's key
+	simulated bool   // for the words of a refusal
 
 	gen    uint64
 	file   *os.File
@@ -51,7 +51,8 @@ const (
 	minLog     = 1 << 20 // bytes of records before a new snapshot is worth it
 )
 
-// errTorn is how a record looks that a crash has cut: it was never acknowledged.
+// errTorn is a record that is not there whole. At the end of a log a crash has cut
+// it, and nobody was told of it.
 var errTorn = errors.New("torn record")
 
 func (v *vault) path(gen uint64) string { return filepath.Join(v.dir, fmt.Sprintf("state-%d", gen)) }
@@ -70,9 +71,35 @@ func (v *vault) open() (*state, error) {
 	}
 	s, err := readState(data, v.seal, v.gen)
 	if err != nil {
-		return nil, fmt.Errorf("sealed state %s: %w", v.path(v.gen), err)
+		return nil, v.refuse(v.gen, err)
 	}
 	return s, nil
+}
+
+// A StateError says that the sealed state cannot be opened: nothing is written
+// over it, and nothing that it names is taken away.
+type StateError struct {
+	Path      string // of the file
+	Dir       string // of the prover
+	Why       error
+	Simulated bool
+}
+
+func (e *StateError) Error() string {
+	also := ""
+	if e.Simulated {
+		also = " --simulate"
+	}
+	return fmt.Sprintf("sealed state %s %v; bring back a good copy of it (an older one is a rollback: then run `lode node recover`), "+
+		"or give up all that is sealed here and start over under a fresh key: prover --dir %s --start-over%s", e.Path, e.Why, e.Dir, also)
+}
+
+// Unwrap returns why.
+func (e *StateError) Unwrap() error { return e.Why }
+
+// refuse says that a generation of the state cannot be used.
+func (v *vault) refuse(gen uint64, why error) error {
+	return &StateError{Path: v.path(gen), Dir: v.dir, Why: why, Simulated: v.simulated}
 }
 
 // generations returns the numbers of the state files, rising.
@@ -105,7 +132,10 @@ func (v *vault) generations() ([]uint64, error) {
 // records all but a torn last one.
 func readState(data, seal []byte, gen uint64) (*state, error) {
 	head := len(vaultMagic) + saltSize
-	if len(data) < head || string(data[:len(vaultMagic)]) != vaultMagic {
+	if len(data) < head {
+		return nil, fmt.Errorf("is cut at %d bytes", len(data))
+	}
+	if string(data[:len(vaultMagic)]) != vaultMagic {
 		return nil, errors.New("is no state file")
 	}
 	aead, err := vaultKey(seal, data[len(vaultMagic):head], gen)
@@ -115,26 +145,28 @@ func readState(data, seal []byte, gen uint64) (*state, error) {
 	rest := data[head:]
 	plain, rest, err := readRecord(aead, rest, 0)
 	if err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
+		// It was written aside and renamed, so that no crash leaves a part of it.
+		return nil, errors.New("does not open: it is cut or damaged, or of another machine or another build of the prover")
 	}
 	var snap snapshot
 	if err := stateDec.Unmarshal(plain, &snap); err != nil {
-		return nil, fmt.Errorf("snapshot: %w", err)
+		return nil, fmt.Errorf("is of another version: snapshot: %w", err)
 	}
 	s := snap.state()
 	for n := uint64(1); len(rest) > 0; n++ {
 		var r record
+		at := len(data) - len(rest)
 		if plain, rest, err = readRecord(aead, rest, n); err != nil {
-			if errors.Is(err, errTorn) {
-				break
+			if later(aead, data[at:], n+1) {
+				return nil, fmt.Errorf("is damaged at byte %d: record %d does not open, and later ones do", at, n)
 			}
-			return nil, fmt.Errorf("record %d: %w", n, err)
+			break
 		}
 		if err := stateDec.Unmarshal(plain, &r); err != nil {
-			return nil, fmt.Errorf("record %d: %w", n, err)
+			return nil, fmt.Errorf("is of another version: record %d: %w", n, err)
 		}
 		if err := s.apply(r); err != nil {
-			return nil, fmt.Errorf("record %d: %w", n, err)
+			return nil, fmt.Errorf("is of another version: record %d: %w", n, err)
 		}
 	}
 	return s, nil
@@ -142,29 +174,51 @@ func readState(data, seal []byte, gen uint64) (*state, error) {
 
 // readRecord opens the record at the head of data and returns what is behind it.
 func readRecord(aead cipher.AEAD, data []byte, n uint64) (plain, rest []byte, err error) {
-	if len(data) < frameSize {
+	size, ok := frameOf(data)
+	if !ok {
 		return nil, nil, errTorn
 	}
-	size := int64(binary.LittleEndian.Uint32(data))
-	if crc32.ChecksumIEEE(data[:4]) != binary.LittleEndian.Uint32(data[4:]) {
-		if len(bytes.Trim(data[frameSize:], "\x00")) == 0 {
-			return nil, nil, errTorn // grown by a crash, not written
-		}
-		return nil, nil, errors.New("damaged")
-	}
-	if int64(len(data)) < frameSize+size {
-		return nil, nil, errTorn
-	}
-	sealed := data[frameSize : frameSize+size]
-	plain, err = aead.Open(nil, nonce(n), sealed, data[:frameSize])
+	plain, err = aead.Open(nil, nonce(n), data[frameSize:frameSize+size], data[:frameSize])
 	if err != nil {
-		if int64(len(data)) == frameSize+size {
-			return nil, nil, errTorn
-		}
-		return nil, nil, errors.New("damaged")
+		return nil, nil, errTorn
 	}
 	return plain, data[frameSize+size:], nil
 }
+
+// frameOf reads the head of a record, and reports whether one of that size can
+// be in data.
+func frameOf(data []byte) (size int64, ok bool) {
+	if len(data) < frameSize || crc32.ChecksumIEEE(data[:4]) != binary.LittleEndian.Uint32(data[4:]) {
+		return 0, false
+	}
+	size = int64(binary.LittleEndian.Uint32(data))
+	return size, size > 0 && int64(len(data)) >= frameSize+size
+}
+
+// later reports whether record n, or any after it, opens anywhere in data. A
+// record is written only when the one before is on disk; so if none does, what
+// does not open was the last, which a crash has cut or scattered before anybody
+// was told of it. If one does, what is before it was acknowledged, and then damaged.
+func later(aead cipher.AEAD, data []byte, n uint64) bool {
+	most, tries := uint64(len(data)/(frameSize+tagSize)), 0
+	for at := range data {
+		size, ok := frameOf(data[at:])
+		if !ok {
+			continue
+		}
+		frame := data[at : int64(at)+frameSize+size]
+		for k := uint64(0); k <= most && tries < maxTries; k++ {
+			if _, err := aead.Open(nil, nonce(n+k), frame[frameSize:], frame[:frameSize]); err == nil {
+				return true
+			}
+			tries++
+		}
+	}
+	return false
+}
+
+// maxTries bounds what a host can make a start cost with what looks like records.
+const maxTries = 1 << 18
 
 func vaultKey(seal, salt []byte, gen uint64) (cipher.AEAD, error) {
 	key, err := hkdf.Key(sha256.New, seal, salt, fmt.Sprintf("lode/state/v1/%d", gen), 32)

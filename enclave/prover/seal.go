@@ -132,7 +132,10 @@ func (p *Prover) Seal(ctx context.Context, root, block cid.Cid, data []byte) err
 		return fmt.Errorf("seal %v: data is not that of block %v", root, block)
 	}
 	err = d.seal(hashOf(block), data)
-	if errors.Is(err, mpow.ErrFull) && p.makeRoom() {
+	if errors.Is(err, mpow.ErrFull) && p.makeRoom(d.r.ID) {
+		err = d.seal(hashOf(block), data)
+	}
+	if errors.Is(err, mpow.ErrFull) && d.move(len(data)) {
 		err = d.seal(hashOf(block), data)
 	}
 	if err != nil {
@@ -176,7 +179,7 @@ func (d *pending) seal(hash string, data []byte) error {
 	if err := d.p.disk.writeAt(d.file, out, e.off); err != nil {
 		// What was written of it is behind the end: the next write covers it, and a
 		// restart finds that it does not open and cuts it off.
-		d.file.Truncate(e.off)
+		d.p.disk.truncate(d.file, e.off)
 		return err
 	}
 	return d.take(e, data)
@@ -225,7 +228,7 @@ func (d *pending) ready() error {
 // open, cuts off the rest, and begins a new key segment if the last one is of
 // an earlier run.
 func (d *pending) load() error {
-	dir := d.p.replicaDir(d.r.ID)
+	dir := d.p.volumes.ofReplica(d.r.ID).replica(d.r.ID)
 	if err := d.p.disk.mkdir(dir); err != nil {
 		return err
 	}
@@ -394,7 +397,7 @@ func (d *pending) commit() (uint64, error) {
 	if err := d.p.disk.sync(d.file); err != nil {
 		return 0, err
 	}
-	dir := d.p.replicaDir(d.r.ID)
+	dir := d.p.volumes.replica(d.r.ID)
 	if err := d.p.disk.replace(filepath.Join(dir, "index"), encodeIndex(d.entries)); err != nil {
 		return 0, err
 	}

@@ -8,23 +8,30 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
+	"sync"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/lode-node/lode/mpow"
+	"golang.org/x/net/netutil"
 )
 
 // Bounds of the socket: what a host may ask of an enclave at once.
 const (
-	maxCall     = mpow.MaxBlock + 64<<10 // bytes of one call
-	maxInFlight = 16                     // calls worked on at once; others wait
-	readTimeout = 30 * time.Second       // for a call to arrive
+	maxList     = 1 << 20          // bytes of a call that lists files
+	maxCall     = 4 << 10          // bytes of any other, but for a block
+	maxInFlight = 16               // calls read, worked on and answered at once; others wait unread
+	maxConns    = 64               // connections; others wait to be accepted
+	readTimeout = 30 * time.Second // for a call to arrive, and for its answer to be taken
+	idleTimeout = 2 * time.Minute  // for the next call on a connection
 )
 
 // Serve answers calls on l until ctx ends, then lets those under way finish for
 // a few seconds, and returns nil. It does not close the prover.
 func (p *Prover) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
-		Handler: p.Handler(), ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, MaxHeaderBytes: 16 << 10,
+		Handler: p.Handler(), ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelWarn),
 	}
 	ended := make(chan struct{})
@@ -36,7 +43,7 @@ func (p *Prover) Serve(ctx context.Context, l net.Listener) error {
 		srv.Shutdown(wait)
 		srv.Close()
 	}()
-	err := srv.Serve(l)
+	err := srv.Serve(netutil.LimitListener(l, maxConns))
 	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("prover: serve: %w", err)
 	}
@@ -44,19 +51,20 @@ func (p *Prover) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// Handler answers POST /v1/<call> with CBOR bodies, as package mpow names them.
+// Handler answers POST /v1/<call> with CBOR bodies, as package mpow names them. A
+// block travels bare: as the body of /v1/seal?root=…&block=…, and of the answer to
+// open.
 func (p *Prover) Handler() http.Handler {
 	mux := http.NewServeMux()
 	slots := make(chan struct{}, maxInFlight)
+	mux.HandleFunc("POST /v1/seal", inTurn(slots, p.serveSeal))
+	mux.HandleFunc("POST /v1/open", inTurn(slots, p.serveOpen))
 	handle(p, mux, slots, "info", func(ctx context.Context, c mpow.EmptyCall) (mpow.ProverInfo, error) { return p.Info(ctx) })
 	handle(p, mux, slots, "attest", func(ctx context.Context, c mpow.AttestCall) (mpow.Register, error) {
 		return p.Attest(ctx, c.ChainID, c.Account, c.Height, c.BlockHash)
 	})
 	handle(p, mux, slots, "begin", func(ctx context.Context, c mpow.BeginCall) (mpow.EmptyCall, error) {
 		return mpow.EmptyCall{}, p.Begin(ctx, c.Root, c.MaxSize)
-	})
-	handle(p, mux, slots, "seal", func(ctx context.Context, c mpow.SealCall) (mpow.EmptyCall, error) {
-		return mpow.EmptyCall{}, p.Seal(ctx, c.Root, c.Block, c.Data)
 	})
 	handle(p, mux, slots, "missing", func(ctx context.Context, c mpow.CIDCall) (mpow.CIDsReply, error) {
 		list, err := p.Missing(ctx, c.CID)
@@ -65,10 +73,6 @@ func (p *Prover) Handler() http.Handler {
 	handle(p, mux, slots, "commit", func(ctx context.Context, c mpow.CIDCall) (mpow.NumberReply, error) {
 		n, err := p.Commit(ctx, c.CID)
 		return mpow.NumberReply{Number: n}, err
-	})
-	handle(p, mux, slots, "open", func(ctx context.Context, c mpow.CIDCall) (mpow.DataReply, error) {
-		data, err := p.Open(ctx, c.CID)
-		return mpow.DataReply{Data: data}, err
 	})
 	handle(p, mux, slots, "has", func(ctx context.Context, c mpow.CIDCall) (r mpow.NumberReply, err error) {
 		has, err := p.Has(ctx, c.CID)
@@ -107,23 +111,30 @@ func (p *Prover) Handler() http.Handler {
 	return mux
 }
 
-// handle decodes a call, waits for its turn, and encodes what do answers.
-func handle[C, R any](p *Prover, mux *http.ServeMux, slots chan struct{}, name string, do func(context.Context, C) (R, error)) {
-	mux.HandleFunc("POST /v1/"+name, func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCall))
-		if err != nil {
-			refuse(w, http.StatusRequestEntityTooLarge, fmt.Errorf("%s: %w", name, err))
-			return
-		}
-		var c C
-		if err := mpow.DecodeCall(body, &c); err != nil {
-			refuse(w, http.StatusBadRequest, fmt.Errorf("%s: %w", name, err))
-			return
-		}
+// inTurn lets a call in when one of the slots is free, before a byte of its body
+// is read, and gives its answer a time to be taken.
+func inTurn(slots chan struct{}, h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
 		case <-r.Context().Done():
+			return
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)) // waiting was not its fault
+		h(w, r)
+	}
+}
+
+// handle decodes a call in its turn, and encodes what do answers.
+func handle[C, R any](p *Prover, mux *http.ServeMux, slots chan struct{}, name string, do func(context.Context, C) (R, error)) {
+	limit := int64(maxCall)
+	if _, lists := any(*new(C)).(mpow.ReportCall); lists {
+		limit = maxList
+	}
+	mux.HandleFunc("POST /v1/"+name, inTurn(slots, func(w http.ResponseWriter, r *http.Request) {
+		var c C
+		if !readCall(w, r, name, limit, &c) {
 			return
 		}
 		reply, err := do(r.Context(), c)
@@ -132,7 +143,67 @@ func handle[C, R any](p *Prover, mux *http.ServeMux, slots chan struct{}, name s
 			return
 		}
 		answer(w, http.StatusOK, reply)
-	})
+	}))
+}
+
+// readCall reads and decodes the body of a call, or refuses it.
+func readCall(w http.ResponseWriter, r *http.Request, name string, limit int64, c any) bool {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		status := http.StatusBadRequest
+		if big := (*http.MaxBytesError)(nil); errors.As(err, &big) {
+			status = http.StatusRequestEntityTooLarge
+		}
+		refuse(w, status, fmt.Errorf("%s: %w", name, err))
+		return false
+	}
+	if err := mpow.DecodeCall(body, c); err != nil {
+		refuse(w, http.StatusBadRequest, fmt.Errorf("%s: %w", name, err))
+		return false
+	}
+	return true
+}
+
+// blocks holds buffers for blocks on their way in, each of the largest size.
+var blocks = sync.Pool{New: func() any { b := make([]byte, mpow.MaxBlock); return &b }}
+
+func (p *Prover) serveSeal(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	root, err := cid.Decode(q.Get("root"))
+	block, blockErr := cid.Decode(q.Get("block"))
+	if err = errors.Join(err, blockErr); err != nil {
+		refuse(w, http.StatusBadRequest, fmt.Errorf("seal: %w", err))
+		return
+	}
+	if r.ContentLength < 0 || r.ContentLength > mpow.MaxBlock {
+		refuse(w, http.StatusRequestEntityTooLarge, fmt.Errorf("seal %v: %w", root, unsealable("block of %d bytes, at most %d are allowed", r.ContentLength, mpow.MaxBlock)))
+		return
+	}
+	buf := blocks.Get().(*[]byte)
+	defer blocks.Put(buf)
+	data := (*buf)[:r.ContentLength]
+	if _, err := io.ReadFull(r.Body, data); err != nil {
+		refuse(w, http.StatusBadRequest, fmt.Errorf("seal %v: block %v: %w", root, block, err))
+		return
+	}
+	if err := p.Seal(r.Context(), root, block, data); err != nil {
+		refuse(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	answer(w, http.StatusOK, mpow.EmptyCall{})
+}
+
+func (p *Prover) serveOpen(w http.ResponseWriter, r *http.Request) {
+	var c mpow.CIDCall
+	if !readCall(w, r, "open", maxCall, &c) {
+		return
+	}
+	data, err := p.Open(r.Context(), c.CID)
+	if err != nil {
+		refuse(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	write(w, http.StatusOK, "application/octet-stream", data)
 }
 
 func refuse(w http.ResponseWriter, status int, err error) {
@@ -145,7 +216,15 @@ func answer(w http.ResponseWriter, status int, v any) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/cbor")
+	write(w, status, "application/cbor", body)
+}
+
+// write sends a whole answer; who does not take it in time is hung up on.
+func write(w http.ResponseWriter, status int, kind string, body []byte) {
+	// A recorder of tests has no deadline, and needs none.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readTimeout))
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	w.Write(body)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/lode-node/lode/mpow"
 )
@@ -44,11 +45,23 @@ func (p *Prover) FillSRD(ctx context.Context, units int) error {
 	}
 }
 
-// makeUnit writes a unit and then records it; a crash between leaves a file that
-// sweep takes away.
+// makeUnit makes a unit on the disk with most space, or on the next one that
+// takes it.
 func (p *Prover) makeUnit(ctx context.Context) error {
+	var err error
+	for _, v := range p.volumes.forUnit() {
+		if err = p.makeUnitOn(ctx, v); !errors.Is(err, mpow.ErrFull) {
+			return err
+		}
+	}
+	return err
+}
+
+// makeUnitOn writes a unit and then records it; a crash between leaves a file
+// that sweep takes away.
+func (p *Prover) makeUnitOn(ctx context.Context, v *volume) error {
 	u := unit{ID: newID(), Key: newSegment(0).Key}
-	path := p.unitPath(u.ID)
+	path := v.unit(u.ID)
 	f, err := p.disk.create(path)
 	if err != nil {
 		return err
@@ -58,12 +71,14 @@ func (p *Prover) makeUnit(ctx context.Context) error {
 		err = errors.Join(p.disk.sync(f), p.disk.syncDir(filepath.Dir(path)))
 	}
 	if err == nil {
+		p.volumes.put(u.ID, v)
 		p.writing.Lock()
 		err = p.change(record{Unit: &u})
 		p.writing.Unlock()
 	}
 	if err != nil {
-		os.Remove(path)
+		p.disk.remove(path)
+		p.volumes.gone(u.ID)
 	}
 	return err
 }
@@ -103,7 +118,7 @@ func (p *Prover) checkLeaf(u unit, n uint64) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(p.unitPath(u.ID))
+	f, err := os.Open(p.volumes.unitPath(u.ID))
 	if err != nil {
 		return missing(err)
 	}
@@ -118,11 +133,22 @@ func (p *Prover) checkLeaf(u unit, n uint64) error {
 	return nil
 }
 
-// shed gives up n units.
+// shed gives up n units, of the fullest disk first.
 func (p *Prover) shed(n int) error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
-	return p.shedUnits(sorted(p.state.Units)[:min(n, len(p.state.Units))])
+	var gone []id
+	on := p.volumes.forUnit()
+	for k := len(on) - 1; k >= 0 && len(gone) < n; k-- {
+		there := p.volumes.unitsOn(on[k])
+		gone = append(gone, there[:min(len(there), n-len(gone))]...)
+	}
+	for _, i := range sorted(p.state.Units) { // of which no disk has the file
+		if len(gone) < n && !slices.Contains(gone, i) {
+			gone = append(gone, i)
+		}
+	}
+	return p.shedUnits(gone)
 }
 
 // shedUnits records that units are gone, and then takes away their files. The
@@ -135,24 +161,29 @@ func (p *Prover) shedUnits(gone []id) error {
 		return err
 	}
 	for _, i := range gone {
-		if err := p.disk.remove(p.unitPath(i)); err != nil {
+		if err := p.disk.remove(p.volumes.unitPath(i)); err != nil {
 			p.log.Warn("cannot free the space of a unit", "err", err)
 		}
+		p.volumes.gone(i)
 	}
 	return nil
 }
 
-// makeRoom gives up one unit, because files come before random data
-// (spec §3.23), and reports whether there was one. On a disk that takes not
-// even the record of it, the file goes first.
-func (p *Prover) makeRoom() bool {
+// makeRoom gives up one unit on the disk of a replica, because files come before
+// random data (spec §3.23), and reports whether there was one. On a disk that
+// takes not even the record of it, the file goes first.
+func (p *Prover) makeRoom(replica id) bool {
 	p.writing.Lock()
 	defer p.writing.Unlock()
-	units := sorted(p.state.Units)
+	if err := p.writable(); err != nil {
+		return false
+	}
+	units := p.volumes.unitsOn(p.volumes.ofReplica(replica))
+	units = slices.DeleteFunc(units, func(i id) bool { _, ok := p.state.Units[i]; return !ok }) // being made
 	if len(units) == 0 {
 		return false
 	}
-	if err := os.Remove(p.unitPath(units[0])); err != nil {
+	if err := p.disk.remove(p.volumes.unitPath(units[0])); err != nil {
 		return false
 	}
 	if err := p.shedUnits(units[:1]); err != nil {
@@ -160,5 +191,3 @@ func (p *Prover) makeRoom() bool {
 	}
 	return true
 }
-
-func (p *Prover) unitPath(i id) string { return filepath.Join(p.dir, "srd", i.String()) }

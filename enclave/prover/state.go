@@ -26,6 +26,7 @@ type state struct {
 
 	Replicas map[id]*replica
 	Units    map[id]unit
+	Disks    []mounted // directories that sealed data lie in
 
 	// The last report that the chain has shown to have accepted, and the last one
 	// signed, which it may or may not have (spec §3.5). Signed.Slot is 0 before the
@@ -223,12 +224,13 @@ type snapshot struct {
 	Accepted base
 	Signed   signed
 	Recovery *recovery `cbor:"Recovery,omitempty"`
+	Disks    []mounted `cbor:"Disks,omitempty"`
 }
 
 func (s *state) snapshot() snapshot {
 	out := snapshot{
 		ChainID: s.ChainID, Account: s.Account, Key: s.Key, Secret: s.Secret,
-		Accepted: s.Accepted, Signed: s.Signed, Recovery: s.Recovery,
+		Accepted: s.Accepted, Signed: s.Signed, Recovery: s.Recovery, Disks: s.Disks,
 	}
 	for _, i := range sorted(s.Replicas) {
 		out.Replicas = append(out.Replicas, *s.Replicas[i])
@@ -242,7 +244,7 @@ func (s *state) snapshot() snapshot {
 func (s snapshot) state() *state {
 	out := &state{
 		ChainID: s.ChainID, Account: s.Account, Key: s.Key, Secret: s.Secret,
-		Replicas: map[id]*replica{}, Units: map[id]unit{}, Accepted: s.Accepted, Signed: s.Signed, Recovery: s.Recovery,
+		Replicas: map[id]*replica{}, Units: map[id]unit{}, Accepted: s.Accepted, Signed: s.Signed, Recovery: s.Recovery, Disks: s.Disks,
 	}
 	for n := range s.Replicas {
 		out.Replicas[s.Replicas[n].ID] = &s.Replicas[n]
