@@ -285,6 +285,10 @@ func TestEntryStaysInBounds(t *testing.T) { // no sequence of events overflows o
 
 func TestMsgAsksForOneThing(t *testing.T) { // spec §2.4
 	const id = peer.ID("\x00\x24\x08\x01\x12\x20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
+	r := credit.Receipt{ChainID: "dev-x", Client: id[:37] + "b", Server: id, Opened: 1, Bytes: 1, Grains: 1, Sig: make([]byte, 64)}
+	unsigned := r
+	unsigned.Sig = nil
+	const group = peer.ID("\x00\x24\x08\x7f\x12\x20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
 	for _, c := range []struct {
 		name string
 		m    credit.Msg
@@ -292,11 +296,14 @@ func TestMsgAsksForOneThing(t *testing.T) { // spec §2.4
 	}{
 		{"fund", credit.Msg{Fund: &credit.Fund{Server: id, Amount: 1}}, true},
 		{"close", credit.Msg{Close: &credit.Close{Server: id}}, true},
-		{"claim", credit.Msg{Claim: &credit.Claim{Receipt: credit.Receipt{Server: id}}}, true},
+		{"claim", credit.Msg{Claim: &credit.Claim{Receipt: r}}, true},
 		{"nothing", credit.Msg{}, false},
 		{"two", credit.Msg{Fund: &credit.Fund{Server: id, Amount: 1}, Close: &credit.Close{Server: id}}, false},
 		{"nobody", credit.Msg{Close: &credit.Close{}}, false},
+		{"an account of several keys", credit.Msg{Close: &credit.Close{Server: group}}, false},
 		{"no money", credit.Msg{Fund: &credit.Fund{Server: id}}, false},
+		{"more money than there is", credit.Msg{Fund: &credit.Fund{Server: id, Amount: 1 << 63}}, false},
+		{"no signature", credit.Msg{Claim: &credit.Claim{Receipt: unsigned}}, false},
 	} {
 		if err := c.m.Check(); (err == nil) != c.ok {
 			t.Errorf("%s: got %v, want ok %v", c.name, err, c.ok)
