@@ -64,5 +64,5 @@ func Step(signed uint64) uint64 {
 	if step < MinStep {
 		return MinStep
 	}
-	return min(1<<(bits.Len64(step)-1), MaxStep)
+	return min(uint64(1)<<(bits.Len64(step)-1), MaxStep)
 }
