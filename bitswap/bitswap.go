@@ -74,7 +74,8 @@ type Config struct {
 	// be quick. Nil refuses nothing.
 	Refuse func(p peer.ID, c cid.Cid) bool
 
-	Serve Serve // how others are served; zero = our server with its defaults
+	Serve    Serve     // how others are served; zero = our server with its defaults
+	Receipts *Receipts // what is asked and paid for blocks; nil = nothing (spec §7.5)
 
 	Credit     credit.Params         // zero = credit.Default()
 	Ledger     string                // directory of the ledger; "" keeps it in memory
@@ -89,17 +90,18 @@ var ErrClosed = errors.New("bitswap: exchange is closed")
 // An Exchange fetches blocks for us and serves them to others. All its methods
 // may be called concurrently.
 type Exchange struct {
-	cfg    Config
-	ear    *ear
-	net    network.BitSwapNetwork
-	heard  streams
-	links  *network.ConnectEventManager // of net, for streams that we read ourselves
-	client *client.Client
-	server blockServer
-	ledger *ledger
-	tags   *tagger
-	m      *metrics
-	log    *slog.Logger
+	cfg      Config
+	ear      *ear
+	net      network.BitSwapNetwork
+	heard    streams
+	links    *network.ConnectEventManager // of net, for streams that we read ourselves
+	client   *client.Client
+	server   blockServer
+	receipts *receipts // nil: nothing is asked or paid
+	ledger   *ledger
+	tags     *tagger
+	m        *metrics
+	log      *slog.Logger
 
 	started time.Time
 	epoch   int64 // µs since 1970 at started
@@ -189,11 +191,20 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 	if cfg.Web != nil && cfg.Strategy == Enforce {
 		e.web = newWeb(cfg.Web)
 	}
+	if cfg.Receipts != nil {
+		if e.receipts, err = newReceipts(e, *cfg.Receipts); err != nil {
+			m.unregister()
+			return nil, errors.Join(err, led.close())
+		}
+	}
 	e.client = e.newClient()
 	e.server = e.serving()
 	m.follow(e)
 	e.net.Start(e)
 	e.takeStreams()
+	if e.receipts != nil {
+		e.receipts.start()
+	}
 	e.wg.Add(1)
 	go e.run()
 	context.AfterFunc(ctx, func() { _ = e.Close() })
@@ -261,6 +272,9 @@ func (c *Config) validate() error {
 	if c.Score == nil {
 		c.Score = func(peer.ID) credit.Prior { return credit.Prior{} }
 	}
+	if c.Receipts != nil {
+		return c.Receipts.validate(c)
+	}
 	return nil
 }
 
@@ -288,6 +302,9 @@ func (e *Exchange) Close() error {
 			e.cfg.Host.RemoveStreamHandler(p)
 		}
 		e.heard.close()
+		if e.receipts != nil {
+			e.receipts.end()
+		}
 		e.net.Stop()
 		err = e.client.Close()
 		e.server.close()
@@ -297,6 +314,9 @@ func (e *Exchange) Close() error {
 		}
 		if e.web != nil {
 			e.web.close()
+		}
+		if e.receipts != nil {
+			err = errors.Join(err, e.receipts.close())
 		}
 		err = errors.Join(err, e.ledger.close())
 		e.m.unregister()

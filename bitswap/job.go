@@ -9,7 +9,7 @@ import (
 // begin gives l a job. Bytes are reserved at once, so that no two jobs are given
 // for the same ones.
 func (q *turns) begin(now int64, l *line, talk bool) decision {
-	l.job = &job{talk: talk, progress: now}
+	l.job = &job{talk: talk, progress: now, bounded: !talk && q.owed != nil && q.loaded(now)}
 	l.job.place = q.busy.PushBack(l)
 	d := decision{kind: begin, peer: l.id, waited: -1}
 	if !talk {
@@ -37,6 +37,9 @@ func (q *turns) take(p peer.ID, bytes int) (cid.Cid, bool) {
 		if bytes >= q.lim.Job || bytes+w.size > q.lim.Job {
 			return cid.Undef, false
 		}
+	}
+	if l.job.bounded && !q.owed.debt(l.job.progress, p).fits(bytes, sizeOf(w)) {
+		return cid.Undef, false
 	}
 	l.list.settle(w, wishTaken, w.size)
 	l.job.taken = append(l.job.taken, w)
@@ -79,6 +82,9 @@ func (q *turns) sending(now int64, p peer.ID, bs []blocks.Block) frame {
 	q.held += bytes - l.job.held
 	l.job.held = bytes
 	q.charge(now, l, uint64(bytes+len(f.answers)*answerCost))
+	if q.owed != nil && bytes > 0 {
+		q.owed.give(now, p, bytes, l.job.bounded)
+	}
 	l.job.progress = now
 	q.busy.MoveToBack(l.job.place)
 	q.place(now, l)
@@ -131,6 +137,7 @@ func (q *turns) done(now int64, p peer.ID, ok bool) {
 	switch {
 	case l.gone:
 		q.forget(l)
+		q.relieve(now)
 		return
 	case ok:
 		q.count.sent++
@@ -146,4 +153,5 @@ func (q *turns) done(now int64, p peer.ID, ok bool) {
 		}
 	}
 	q.place(now, l)
+	q.relieve(now)
 }

@@ -27,6 +27,7 @@ type line struct {
 	class   int // of which it is in the heap
 	at      [3]int
 	wake    int64
+	held    bool // in turns.waits
 	talking bool // in turns.talk
 	looking bool // in turns.look
 }
@@ -34,6 +35,7 @@ type line struct {
 // A job is a message under way to a peer.
 type job struct {
 	talk     bool // answers alone
+	bounded  bool // to what the peer may owe
 	held     int
 	progress int64 // when bytes last moved
 	taken    []*wish

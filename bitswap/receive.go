@@ -47,14 +47,22 @@ func (e *Exchange) receive(from peer.ID, msg *inbound) []blocks.Block {
 	if p := e.sched.peers[from]; p != nil {
 		e.hear(p)
 	}
+	got, late := uint64(0), uint64(0) // bytes that were asked for
 	for _, b := range msg.Blocks() {
+		size := uint64(len(b.RawData()))
 		if e.probed(from, b) {
+			got += size
 			continue
 		}
+		asked := e.recent.Contains(b.Cid())
 		if e.arrived(from, b) {
 			wanted = append(wanted, b)
+			got += size
+		} else if asked {
+			late += size
 		}
 	}
+	e.receipts.came(from, got, late)
 	if not := msg.DontHaves(); len(not) > 0 {
 		e.denied(from, not)
 		e.sched.dontHave(e.now(), from, not...)

@@ -92,10 +92,11 @@ func (e *Exchange) gave(p peer.ID, blocks, bytes int) {
 	e.book(p, credit.Event{Kind: credit.Sent, Bytes: uint64(bytes), At: e.now() / 1_000_000})
 }
 
-// weight is the share of p while others wait (spec §7.4): first what it gave us
-// against what it took, then its credit on chain, by the prior. One that never
-// gave anything and of which the chain says nothing is a newcomer, 0.
+// weight is the share of p while others wait (spec §7.4): first what it gave us,
+// and paid for, against what it took, then its credit on chain, by the prior. One
+// that never gave or paid anything and of which the chain says nothing is a
+// newcomer, 0.
 func (e *Exchange) weight(p peer.ID) uint64 {
 	entry, prior := e.ledger.get(p), e.prior(p)
-	return e.cfg.Credit.Share(entry, prior)
+	return e.cfg.Credit.Share(entry.WithPaid(e.paid(p)), prior)
 }

@@ -74,8 +74,13 @@ type Rank struct {
 	Owner   peer.ID        `json:"owner,omitempty"` // of its group
 	Group   *credit.Entry  `json:"group,omitempty"` // what is booked of all its members together
 	Account credit.Account `json:"account"`
-	Place   int            `json:"place"` // among Of, 1 is the best; 0 = not one of them: nothing is known of it
-	Of      int            `json:"of"`    // peers in [Exchange.Peers]
+
+	Share      uint64             `json:"share"` // with which it is served while others wait (spec §7.4); ShareParts sum to it
+	ShareParts []credit.SharePart `json:"share_parts"`
+	Paid       uint64             `json:"paid_bytes"` // that its receipts covered, ever (spec §7.5)
+
+	Place int `json:"place"` // among Of, 1 is the best; 0 = not one of them: nothing is known of it
+	Of    int `json:"of"`    // peers in [Exchange.Peers]
 }
 
 // Rank returns the standing of p, why, and what place that is. Its Micros is
@@ -87,6 +92,8 @@ func (e *Exchange) Rank(p peer.ID) Rank {
 		entry := e.ledger.get(group).At(e.cfg.Credit, e.now()/1_000_000)
 		r.Owner, r.Group = group[len(groupMark):], &entry
 	}
+	r.Paid = e.paid(p)
+	r.Share, r.ShareParts = e.cfg.Credit.Share(r.Entry.WithPaid(r.Paid), r.Prior), e.cfg.Credit.ShareParts(r.Entry, r.Prior, r.Paid)
 	all := e.Peers()
 	r.Of = len(all)
 	r.Place = 1 + slices.IndexFunc(all, func(s PeerStat) bool { return s.ID == p })

@@ -53,7 +53,7 @@ func (e *Exchange) book(p peer.ID, ev credit.Event) {
 // serve, 48 at most. One below the floor of choice has only its share.
 func (e *Exchange) worth(p peer.ID) int {
 	entry, prior := e.ledger.get(p).At(e.cfg.Credit, e.now()/1_000_000), e.prior(p)
-	worth := int(e.cfg.Credit.Share(entry, prior))
+	worth := int(e.cfg.Credit.Share(entry.WithPaid(e.paid(p)), prior))
 	if s := e.cfg.Credit.Score(entry, prior); s.P >= e.cfg.Credit.Floor {
 		worth += int(s.P / 10_000)
 	}

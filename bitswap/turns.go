@@ -98,6 +98,8 @@ type turns struct {
 	lookups bucket
 	flow    pace
 	count   counts
+	owed    *owed   // what peers were given and did not sign for; nil: nobody has to (spec §7.5)
+	waits   []*line // for their own receipts
 }
 
 func newTurns(lim serveLimits) *turns {
@@ -137,7 +139,16 @@ func (q *turns) place(now int64, l *line) {
 	if ready && t > now {
 		at(t)
 	}
-	q.enter(now, l, ready && t <= now)
+	ready = ready && t <= now
+	if ready {
+		var again int64
+		if ready, again = q.within(now, l); !ready {
+			at(again)
+		}
+	} else {
+		q.hold(l, false)
+	}
+	q.enter(now, l, ready)
 	l.wake = wake
 	q.wake.set(l, wake > 0)
 }
@@ -222,7 +233,17 @@ func (q *turns) next(now int64) decision {
 		q.busy.MoveToBack(l.job.place)
 		return decision{kind: giveUp, peer: l.id}
 	}
-	return q.begin(now, q.pick(now), false)
+	for len(q.since.all) > 0 {
+		l := q.pick(now)
+		if ok, _ := q.within(now, l); ok {
+			return q.begin(now, l, false)
+		}
+		q.place(now, l) // since it began to wait, we are loaded
+	}
+	if len(q.wake.all) > 0 {
+		wait = wait.before(q.wake.all[0].wake)
+	}
+	return wait
 }
 
 // before is d with no more than until t.

@@ -47,6 +47,7 @@ type town struct {
 	next  uint64
 	here  func(cid.Cid) bool
 	most  struct{ held, wants int }
+	sent  func(*resident, frame) // hears of each message before it goes; may be nil
 }
 
 // A resident is a peer with a habit.
@@ -134,6 +135,9 @@ func (w *town) act() {
 			bytes += w.size
 		}
 		f := w.q.sending(w.now, r.id, bs)
+		if w.sent != nil {
+			w.sent(r, f)
+		}
 		w.jobs = append(w.jobs, &sendingTo{r: r, left: f.bytes(), f: f})
 	}
 	w.most.held, w.most.wants = max(w.most.held, w.q.held), max(w.most.wants, w.q.wants)

@@ -157,6 +157,7 @@ func (q *turns) disconnected(now int64, p peer.ID) {
 
 func (q *turns) forget(l *line) {
 	q.enter(0, l, false)
+	q.hold(l, false)
 	q.wake.set(l, false)
 	if l.talking {
 		q.talk = slices.DeleteFunc(q.talk, func(x *line) bool { return x == l })

@@ -29,6 +29,13 @@ func TestAccountsAddUp(t *testing.T) { // spec §7.2
 			t.Fatalf("parts %+v sum to %d, the prior is %d", par.ChainParts(proven, onChain), sum, prior.P)
 		}
 		size := r.Uint64N(1 << 20)
+		paid, share := r.Uint64N(1<<30)*r.Uint64N(2), uint64(0)
+		for _, p := range par.ShareParts(e, prior, paid) {
+			share += p.Share
+		}
+		if want := par.Share(e.WithPaid(paid), prior); share != want || par.ShareParts(e, prior, paid)[0].Why == "" {
+			t.Fatalf("parts %+v sum to %d, the share is %d", par.ShareParts(e, prior, paid), share, want)
+		}
 		a := par.Account(e, prior, size)
 		var hits, misses, micros uint64
 		for _, in := range a.Inputs {

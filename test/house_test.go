@@ -33,7 +33,7 @@ var mayImport = map[string]string{
 	"market":               "coin",
 	"chain/gpos":           "coin",
 	"chain":                "coin credit market mpow mpow/dag mpow/quote chain/gpos",
-	"bitswap":              "credit",
+	"bitswap":              "coin credit",
 	"enclave/prover":       "mpow mpow/dag",
 	"enclave":              "mpow",
 	"gateway":              "",

@@ -186,6 +186,14 @@ func printRank(w io.Writer, a rankAnswer) {
 	}
 	t.row("sum", micros(acc.Micros), "")
 	t.print(w)
+	fmt.Fprintln(w, "\n4. its share of what this node serves while others wait:")
+	t = table{}
+	t.row("PART", "SHARE", "WHY")
+	for _, p := range r.ShareParts {
+		t.row(p.Name, p.Share, p.Why)
+	}
+	t.row("sum", r.Share, "")
+	t.print(w)
 }
 
 // millionths prints a count in millionths of a request.
