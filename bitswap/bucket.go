@@ -44,10 +44,11 @@ func (b *bucket) spend(now int64, n uint64) {
 // refund gives back what was spent too much.
 func (b *bucket) refund(n uint64) { b.level += int64(min(n, 1<<40)) * secondMicros }
 
-// A pace measures bytes a second over the last second or two.
+// A pace measures what comes by a second, bytes or others, over the last second
+// or two.
 type pace struct {
 	from      int64  // when the running second began
-	now, last uint64 // bytes of the running second, and of the one before
+	now, last uint64 // of the running second, and of the one before
 }
 
 func (f *pace) roll(now int64) {
@@ -67,4 +68,27 @@ func (f *pace) add(now int64, n uint64) {
 func (f *pace) rate(now int64) uint64 {
 	f.roll(now)
 	return max(f.last, f.now)
+}
+
+// A span averages bytes a second over the last 8 to 16 s, for what comes in
+// lumps. It begins with a guess, which counts as if it had been so for 4 s. The
+// zero span begins when it is asked first.
+type span struct {
+	from  int64
+	bytes uint64
+}
+
+// presumed is the guess, in bytes a second.
+const presumed = 16 << 20
+
+func (s *span) rate(now int64) uint64 {
+	if s.from == 0 {
+		s.from, s.bytes = now-4*secondMicros, 4*presumed
+	}
+	took := now - s.from
+	if took > 16*secondMicros {
+		took /= 2
+		s.from, s.bytes = now-took, s.bytes/2
+	}
+	return s.bytes * secondMicros / uint64(max(took, 1))
 }

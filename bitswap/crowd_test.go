@@ -141,6 +141,14 @@ func (c *crowd) sent(p peer.ID, blocks, bytes int) {
 	c.ask(p, blocks)
 }
 
+// again has p wait anew: who leaves gives up his place.
+func (c *crowd) again(p peer.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.peers[p]
+	m.worst, m.last = max(m.worst, time.Since(m.last)), time.Now()
+}
+
 // ask has p want n blocks more.
 func (c *crowd) ask(p peer.ID, n int) {
 	m := &inbound{}
@@ -184,6 +192,7 @@ func TestServerInACrowd(t *testing.T) {
 				c.s.mu.Unlock()
 				if p := ids[r.IntN(len(ids))]; r.IntN(2) == 0 {
 					c.s.disconnected(p)
+					c.again(p)
 					c.ask(p, 30)
 				} else if c.peers[p].mute {
 					c.ask(p, 30)

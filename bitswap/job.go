@@ -13,20 +13,25 @@ func (q *turns) begin(now int64, l *line, talk bool) decision {
 	l.job.place = q.busy.PushBack(l)
 	d := decision{kind: begin, peer: l.id, waited: -1}
 	if !talk {
+		l.job.class = l.class
+		q.classes[l.class].busy++
 		d.waited = now - l.since
-		l.job.held = q.lim.Job // until it is known what it takes
+		l.job.size = q.size(now)
+		l.job.held = l.job.size // until it is known what it takes
 		q.held += l.job.held
-		l.rate.spend(now, uint64(q.lim.Job))
-		q.rate.spend(now, uint64(q.lim.Job))
+		l.rate.spend(now, uint64(l.job.held))
+		q.rate.spend(now, uint64(l.job.held))
 	}
 	q.place(now, l)
 	return d
 }
 
 // take returns the next block for the job of p, which has so many bytes already.
+// A job whose connection has ended gets no more: what p wants by now is for the
+// next one.
 func (q *turns) take(p peer.ID, bytes int) (cid.Cid, bool) {
 	l := q.lines[p]
-	if l.job.talk || l.gone {
+	if l.job.talk || l.job.left {
 		return cid.Undef, false
 	}
 	w := l.list.heap[byTurn].first()
@@ -34,7 +39,7 @@ func (q *turns) take(p peer.ID, bytes int) (cid.Cid, bool) {
 		return cid.Undef, false
 	}
 	if bytes > 0 {
-		if bytes >= q.lim.Job || bytes+w.size > q.lim.Job {
+		if bytes >= l.job.size || bytes+w.size > l.job.size {
 			return cid.Undef, false
 		}
 	}
@@ -100,16 +105,12 @@ func (q *turns) charge(now int64, l *line, bytes uint64) {
 	q.rate.spend(now, bytes)
 	l.given += bytes
 	l.tag += bytes << 10 / max(l.weight, 1)
-	share := q.lim.Newcomers
-	if l.weight > 0 {
-		share = 1000 - share
-	}
 	k := 0
 	if l.weight > 0 {
 		k = 1
 	}
 	q.classes[k].bytes += bytes
-	q.classes[k].tag += bytes << 10 / max(share, 1)
+	q.classes[k].tag += bytes << 10 / max(q.share(k), 1)
 }
 
 // progress says that bytes of the job of p moved.
@@ -118,6 +119,7 @@ func (q *turns) progress(now int64, p peer.ID, bytes int) {
 	l.job.progress = now
 	q.busy.MoveToBack(l.job.place)
 	q.flow.add(now, uint64(bytes))
+	q.crowd.bytes += uint64(bytes)
 }
 
 // done ends the job of p. When it failed, what p wants is forgotten, and it has
@@ -127,6 +129,9 @@ func (q *turns) done(now int64, p peer.ID, ok bool) {
 	l := q.lines[p]
 	j := l.job
 	q.busy.Remove(j.place)
+	if !j.talk {
+		q.classes[j.class].busy--
+	}
 	q.held -= j.held
 	l.job = nil
 	for _, w := range j.taken {

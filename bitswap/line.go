@@ -36,6 +36,8 @@ type line struct {
 type job struct {
 	talk     bool // answers alone
 	bounded  bool // to what the peer may owe
+	class    int  // of its peer, when it began
+	size     int  // bytes of blocks that it may have
 	held     int
 	progress int64 // when bytes last moved
 	taken    []*wish

@@ -14,6 +14,7 @@ type serveLimits struct {
 	Answers  int // answers that wait for one peer; beyond it nothing is looked up for it
 
 	Job   int // bytes of blocks in a message; the last may go beyond, if its size was not known
+	Least int // the same while many wait for a slow line
 	Slots int // messages under way at once, but for those that wait for their readers
 	Held  int // bytes of messages under way
 
@@ -21,10 +22,12 @@ type serveLimits struct {
 	Stuck    int64 // without progress for so long, at least, it is given up if others need the room
 	Patience int64 // without progress for so long it is given up anyway
 	Promote  int64 // who has waited for so long is served out of turn, every other time
+	Round    int64 // in about which all who wait get a turn: messages are the smaller for it
 	BanFirst int64 // pause after a message was given up; it doubles up to BanMost
 	BanMost  int64
 
-	Newcomers uint64 // share of newcomers while others wait, per thousand
+	Newcomers uint64 // share of all newcomers while others wait, per thousand
+	Stranger  uint64 // one newcomer has at most one part in so many of what one of the others has
 	Rate      uint64 // bytes a second to all; 0 = no limit
 	PeerRate  uint64 // bytes a second to one; 0 = no limit
 
@@ -42,11 +45,11 @@ const secondMicros = 1_000_000
 func serverLimits() serveLimits {
 	return serveLimits{
 		Wants: 8192, WantsAll: 512 << 10, Answers: 8192,
-		Job: 256 << 10, Slots: 16, Held: 128 << 20,
-		Moving: 20_000, Stuck: 2 * secondMicros, Patience: 10 * secondMicros, Promote: 2 * secondMicros,
+		Job: 256 << 10, Least: 16 << 10, Slots: 16, Held: 128 << 20,
+		Moving: 20_000, Stuck: 2 * secondMicros, Patience: 10 * secondMicros, Promote: 2 * secondMicros, Round: 4 * secondMicros,
 		BanFirst: secondMicros, BanMost: 300 * secondMicros,
-		Newcomers: 100,
-		Lookups:   100_000, PeerLookups: 10_000, LookupBatch: 64,
+		Newcomers: 100, Stranger: 3,
+		Lookups: 100_000, PeerLookups: 10_000, LookupBatch: 64,
 		Small: 1024,
 	}
 }
@@ -55,6 +58,7 @@ func serverLimits() serveLimits {
 // whom something is known.
 type class struct {
 	waiting ranking[*line]
+	busy    int    // peers of it with a message of blocks under way
 	tag     uint64 // what the class was given by its share
 	v       uint64 // tag of the peer last served
 	bytes   uint64 // given in all
@@ -96,7 +100,9 @@ type turns struct {
 	wants   int
 	rate    bucket
 	lookups bucket
-	flow    pace
+	flow    pace // of bytes
+	crowd   span // of bytes, since more than a few wait
+	looked  pace // of lookups
 	count   counts
 	owed    *owed   // what peers were given and did not sign for; nil: nobody has to (spec §7.5)
 	waits   []*line // for their own receipts
@@ -281,6 +287,39 @@ func (q *turns) patience(now int64) int64 {
 	return max(int64(min(uint64(q.held)*secondMicros/rate, uint64(q.lim.Patience))), q.lim.Stuck)
 }
 
+// size is how many bytes of blocks the next message may have. While many wait or
+// are sent to it is what each can have within a round: with long messages over a
+// slow line, the last of a thousand would wait for longer than spec §7.4 lets him.
+func (q *turns) size(now int64) int {
+	n := uint64(len(q.since.all) + q.busy.Len())
+	if n <= uint64(q.lim.Slots) {
+		q.crowd = span{}
+		return q.lim.Job
+	}
+	rate := q.crowd.rate(now)
+	if q.lim.Rate > 0 {
+		rate = min(rate, q.lim.Rate)
+	}
+	part := rate * uint64(q.lim.Round) / secondMicros / n
+	return int(min(max(part, uint64(q.lim.Least)), uint64(q.lim.Job)))
+}
+
+// share is what the class k has while the other waits too, per thousand.
+// Newcomers have their part together, so that many names are of no use; and where
+// they are few each has less than one who gave, so that to give nothing is of no
+// use either.
+func (q *turns) share(k int) uint64 {
+	n, o := uint64(len(q.classes[0].waiting.all)+q.classes[0].busy), uint64(len(q.classes[1].waiting.all)+q.classes[1].busy)
+	news := q.lim.Newcomers
+	if o > 0 {
+		news = max(min(news, 1000*n/(n+q.lim.Stranger*o)), 1)
+	}
+	if k == 0 {
+		return news
+	}
+	return 1000 - news
+}
+
 // pick returns who is next. Somebody waits.
 func (q *turns) pick(now int64) *line {
 	if l := q.since.all[0]; now-l.since >= q.lim.Promote && !q.promoted {
@@ -300,11 +339,15 @@ func (q *turns) pick(now int64) *line {
 	return l
 }
 
+// moving counts the messages that do not wait for their readers.
+func (q *turns) moving(now int64) (n int) {
+	for e := q.busy.Back(); e != nil && now-e.Value.(*line).job.progress < q.lim.Moving; e = e.Prev() {
+		n++
+	}
+	return n
+}
+
 // loaded reports whether we are above 70 % of any limit (spec §7.4).
 func (q *turns) loaded(now int64) bool {
-	moving := 0
-	for e := q.busy.Back(); e != nil && now-e.Value.(*line).job.progress < q.lim.Moving; e = e.Prev() {
-		moving++
-	}
-	return moving*10 > q.lim.Slots*7 || q.held > q.lim.Held/10*7 || q.lim.Rate > 0 && q.flow.rate(now) > q.lim.Rate/10*7
+	return q.moving(now)*10 > q.lim.Slots*7 || q.held > q.lim.Held/10*7 || q.lim.Rate > 0 && q.flow.rate(now) > q.lim.Rate/10*7
 }
