@@ -185,6 +185,7 @@ func (q *turns) lookupsFor(now int64) (p peer.ID, cs []cid.Cid, until int64) {
 			w := ws.next()
 			cs = append(cs, w.c)
 			q.count.lookups++
+			q.looked.add(now, 1)
 			l.looks.spend(now, 1)
 			q.lookups.spend(now, 1)
 		}

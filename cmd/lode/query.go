@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lode-node/lode/bitswap"
 	"github.com/lode-node/lode/node"
 )
 
@@ -176,11 +177,25 @@ func (c *cli) servingCmd() *cobra.Command {
 	return &cobra.Command{Use: "serving", Short: "whom a node serves now, in which order, and who holds it up", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
 		return ask(c, cmd, "/serving", func(w io.Writer, a servingAnswer) {
 			fields(w, "server", a.Server, "loaded", a.Loaded, "peers waiting", a.Waiting, "wants", a.Wants, "under way", size(uint64(a.Held)),
-				"messages sent", a.Sent, "failed", a.Failed, "given up", a.GivenUp, "to newcomers", size(a.Newcomer), "to the known", size(a.Known))
+				"rate", size(a.Rate)+"/s", "messages sent", a.Sent, "failed", a.Failed, "given up", a.GivenUp, "to newcomers", size(a.Newcomer), "to the known", size(a.Known))
+			var t table
+			if len(a.Queues) > 0 {
+				fmt.Fprintln(w)
+				t.row("BOUND", "NOW", "LIMIT", "FOR", "AT THE LIMIT")
+				for _, q := range a.Queues {
+					whom := "all"
+					if q.Each {
+						whom = "each"
+					}
+					t.row(q.Name, bounded(q, q.Now), bounded(q, q.Limit), whom, q.Full)
+				}
+				t.print(w)
+			}
 			if len(a.Peers) == 0 {
 				return
 			}
-			var t table
+			fmt.Fprintln(w)
+			t = table{}
 			t.row("PEER", "SHARE", "WANTS", "STILL TO GET", "GIVEN", "WAITS", "STANDS STILL", "BANNED")
 			for _, p := range a.Peers {
 				t.row(p.ID, p.Share, p.Wants, size(p.Pending), size(p.Given), micros(uint64(p.Waits)), micros(uint64(p.Still)), micros(uint64(p.Banned)))
@@ -188,6 +203,17 @@ func (c *cli) servingCmd() *cobra.Command {
 			t.print(w)
 		})
 	}}
+}
+
+// bounded prints n of what q bounds; a limit of none is a dash.
+func bounded(q bitswap.Queue, n uint64) string {
+	switch {
+	case n == 0 && q.Limit == 0, q.Each && n == 0 && strings.HasSuffix(q.Unit, "/s"): // no limit; and of single peers no rate is kept
+		return "–"
+	case strings.HasPrefix(q.Unit, "bytes"):
+		return size(n) + strings.TrimPrefix(q.Unit, "bytes")
+	}
+	return fmt.Sprint(n, " ", q.Unit)
 }
 
 // micros prints a time that is counted in microseconds.
