@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/fxamacker/cbor/v2"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -24,6 +25,10 @@ const (
 	ledgerCached = 4096
 	ledgerMost   = 1 << 20
 )
+
+// ledgerCache is memory for what is read of the disk, in bytes: the filters and
+// indexes of ledgerMost entries fit, and leave room.
+const ledgerCache = 8 << 20
 
 // A ledger holds an entry for each peer that we had to do with (spec §7.1). Its
 // methods may be called concurrently. What was applied is on disk soon after:
@@ -76,9 +81,13 @@ func openLedgerOn(fs vfs.FS, dir string, params credit.Params, most int) (*ledge
 		close(l.done)
 		return l, nil
 	}
-	c := pebble.NewCache(1 << 20)
+	c := pebble.NewCache(ledgerCache)
 	defer c.Unref()
-	l.db, err = pebble.Open(dir, &pebble.Options{FS: fs, Cache: c, MemTableSize: 1 << 20, Logger: quiet{}})
+	opts := &pebble.Options{FS: fs, Cache: c, MemTableSize: 1 << 20, Logger: quiet{}}
+	for i := range opts.Levels {
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // a stranger costs no read: 1 % of them do
+	}
+	l.db, err = pebble.Open(dir, opts)
 	if err != nil {
 		return nil, fmt.Errorf("bitswap ledger %s: %w", dir, err)
 	}
