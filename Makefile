@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 EGO ?= ego
 EGO_GO ?= ego-go
 
-.PHONY: build test check race fuzz demo run bench bench-retrieval bench-chain interop enclave enclave-id compare vuln clean
+.PHONY: build test check race fuzz demo run bench bench-retrieval bench-chain bench-crowd interop enclave enclave-id compare vuln clean
 
 build: ## bin/lode and bin/prover
 	go build -o bin/ ./cmd/...
@@ -38,6 +38,9 @@ bench: ## benchmarks of every room
 
 bench-retrieval: build ## retrieval against the stock, report in bin/bench; QUICK=1: four minutes in place of 45; KUBO=, RAINBOW=: paths of daemons
 	bin/lode bench retrieval $(if $(QUICK),--quick) --out $(or $(OUT),bin/bench) $(ARGS)
+
+bench-crowd: build ## 1000 connected peers ask one server for ten times what it may give: fails if one starves or anything leaks
+	bin/lode bench crowd $(ARGS)
 
 interop: ## 100 MiB both ways with a real kubo daemon: KUBO=path of an ipfs binary
 	@test -x "$(KUBO)" || { echo "make interop KUBO=PATH: PATH is to be an ipfs binary (kubo v0.43), got \"$(KUBO)\""; exit 2; }
