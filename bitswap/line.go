@@ -24,7 +24,7 @@ type line struct {
 
 	since   int64 // when it began to wait
 	seq     uint64
-	class   int // of which it is in the heap
+	class   int // of its tag, and of the heap that it is in
 	at      [3]int
 	wake    int64
 	held    bool // in turns.waits
@@ -94,6 +94,9 @@ func (q *turns) line(now int64, p peer.ID) *line {
 		if a, ok := q.left.Get(p); ok {
 			q.left.Remove(p)
 			l.tag, l.weight, l.until, l.strikes = a.tag, a.weight, a.until, a.strikes
+			if a.weight > 0 {
+				l.class = 1
+			}
 		}
 		q.lines[p] = l
 	}

@@ -178,7 +178,10 @@ func (q *turns) enter(now int64, l *line, in bool) {
 		if len(c.waiting.all) == 0 {
 			c.tag = max(c.tag, q.v)
 		}
-		l.class, l.tag = k, max(l.tag, c.v)
+		if l.class != k { // tags of the other class are of another scale: who has given now would wait for what newcomers had
+			l.class, l.tag = k, 0
+		}
+		l.tag = max(l.tag, c.v)
 		c.waiting.set(l, true)
 	}
 	q.since.set(l, in)

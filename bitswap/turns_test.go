@@ -347,6 +347,33 @@ func TestNobodyStarvesInACrowd(t *testing.T) {
 	}
 }
 
+// Who has given is a newcomer no more, and is served like the others from then on,
+// however much newcomers had been served by then.
+func TestWhoGaveIsNoNewcomer(t *testing.T) { // spec §7.4
+	lim := tight()
+	lim.Promote = 60 * secondMicros
+	w := newTown(t, lim, 20<<20, 64<<10)
+	for range 8 {
+		w.add(&resident{weight: 16, open: 20})
+	}
+	w.add(&resident{open: 20}) // takes, and never gives
+	one := w.add(&resident{open: 20})
+	w.run(60)
+	one.weight = 16
+	before := make([]int, len(w.order))
+	for i, r := range w.order {
+		before[i] = r.got
+	}
+	w.run(10)
+	fair := 0
+	for i, r := range w.order[:8] {
+		fair += (r.got - before[i]) / 8
+	}
+	if got := one.got - before[9]; got < fair*8/10 || got > fair*12/10 {
+		t.Errorf("in 10 s one that has given now has %d bytes, the others %d each", got, fair)
+	}
+}
+
 func TestWhoDoesNotReadCostsNothing(t *testing.T) {
 	alone := newTown(t, serverLimits(), 50<<20, 256<<10)
 	one := alone.add(&resident{weight: 1, open: 10})
