@@ -6,13 +6,14 @@ import (
 	"math"
 )
 
-// incentiveKinds cheat in equal parts.
+// incentiveKinds cheat in equal parts as holders. Who cheats as a reader, by
+// taking and never giving, is played apart: see [TakerRow].
 var incentiveKinds = []string{FreeRiding, Selective, Slow, Lying, Whitewashing, Slandering}
 
 // An IncentiveConfig says which worlds are played. Zero fields take the value in
 // brackets.
 type IncentiveConfig struct {
-	World  SimConfig `json:"world"`  // [120 holders of which a tenth of the honest join after a quarter, 20 readers, 300,000 requests, three worlds; ours, random, Lassie's and the stock client]; Shares is set
+	World  SimConfig `json:"world"`  // [120 holders of which a tenth of the honest join after a quarter, 20 readers, 300,000 requests, three worlds; ours, random, Lassie's, the stock client and hearsay]; Shares is set
 	Cheats []float64 `json:"cheats"` // shares of cheats among the holders: the six kinds in equal parts [0.05, 0.2, 0.4]
 }
 
@@ -21,7 +22,13 @@ type IncentiveConfig struct {
 type IncentiveReport struct {
 	Config IncentiveConfig `json:"config"`
 	Rows   []IncentiveRow  `json:"rows"`
+	Takers []TakerRow      `json:"takers"`
 }
+
+// FairWithin is within how many requests of one reader for what an honest newcomer
+// holds it is asked first nine tenths as often as the others, whatever share of
+// the holders cheats.
+const FairWithin = 1000
 
 // An IncentiveRow is what came of one ranker among so many cheats. Figures, beside
 // those of [SimRow]; what a ranker does not know at all is absent:
@@ -29,9 +36,11 @@ type IncentiveReport struct {
 //	learned_pct         requests of the second half served by the first holder asked
 //	cheats_served_pct   blocks that came from cheats: what they are paid for
 //	cheats_seats_pct    paid places of later orders that go to cheats, by the turns that pay gives (spec §5.4)
+//	cheats_first_pct    later orders of which a cheat may take the first place
 //	found_asks          askings of a cheat by one reader until it asks it only in need, median
 //	found_seconds       the same in seconds since it first asked
 //	found_pct           cheats found, of those that a reader asked eight times or more
+//	found_asks_<kind>   and found_pct_<kind>: the same of one kind of cheats
 //	newcomer_requests   requests of one reader for what a newcomer holds, until it is asked first nine tenths as often as the others
 type IncentiveRow struct {
 	Cheats  float64              `json:"cheats"`
@@ -41,8 +50,14 @@ type IncentiveRow struct {
 
 // incentiveFigures are the names of the figures in the order in which people read
 // them.
-var incentiveFigures = []string{"first_choice_pct", "learned_pct", "ttfblk_ms", "ttfblk_ms_p95", "bad_first_pct", "cheats_served_pct", "cheats_seats_pct",
-	"found_asks", "found_seconds", "found_pct", "honest_blamed_pct", "honest_shunned_pct", "newcomer_requests"}
+var incentiveFigures = func() []string {
+	out := []string{"first_choice_pct", "learned_pct", "ttfblk_ms", "ttfblk_ms_p95", "bad_first_pct", "cheats_served_pct", "cheats_seats_pct", "cheats_first_pct",
+		"found_asks", "found_seconds", "found_pct"}
+	for _, k := range incentiveKinds {
+		out = append(out, "found_asks_"+k, "found_pct_"+k)
+	}
+	return append(out, "honest_blamed_pct", "honest_shunned_pct", "newcomer_requests")
+}()
 
 // IncentiveFigures returns the names of all figures in the order in which people
 // read them.
@@ -67,7 +82,7 @@ func (c *IncentiveConfig) fill() error {
 		w.Joiners = 0.1
 	}
 	if len(w.Rankers) == 0 {
-		w.Rankers = []string{Ours, Random, Lassie, First}
+		w.Rankers = []string{Ours, Random, Lassie, First, Hearsay}
 	}
 	if len(c.Cheats) == 0 {
 		c.Cheats = []float64{0.05, 0.2, 0.4}
@@ -117,16 +132,10 @@ func Incentive(ctx context.Context, cfg IncentiveConfig) (IncentiveReport, error
 			}
 		}
 		for i, name := range world.Rankers {
-			row := IncentiveRow{Cheats: cheats, Ranker: name, Figures: map[string]SimFigure{}}
-			for _, figure := range incentiveFigures {
-				if v := values[i][figure]; len(v) > 0 {
-					lo, hi := Bootstrap(v, world.Seed)
-					row.Figures[figure] = SimFigure{Median(v), lo, hi}
-				}
-			}
-			rep.Rows = append(rep.Rows, row)
+			rep.Rows = append(rep.Rows, IncentiveRow{Cheats: cheats, Ranker: name, Figures: summed(incentiveFigures, values[i], world.Seed)})
 		}
 	}
+	rep.Takers = takers(cfg)
 	return rep, nil
 }
 
@@ -147,15 +156,21 @@ func (t *simTally) incentive(w *simWorld, ranker string) (map[string]float64, er
 	}
 	out["cheats_served_pct"] = 100 * float64(bad) / float64(max(all, 1))
 	var err error
-	if out["cheats_seats_pct"], err = t.watch.seatShare(w); err != nil {
+	if out["cheats_seats_pct"], out["cheats_first_pct"], err = t.watch.seatShare(w); err != nil {
 		return nil, err
 	}
 	if ranker == Ours { // the others never know
-		asks, share := t.watch.foundAsks(w)
+		asks, share := t.watch.foundAsks(w, "")
 		if len(asks) > 0 {
 			out["found_asks"], out["found_seconds"] = Median(asks), Median(t.watch.after)
 		}
 		out["found_pct"] = share
+		for _, k := range incentiveKinds {
+			if asks, share = t.watch.foundAsks(w, k); len(asks) > 0 {
+				out["found_asks_"+k] = Median(asks)
+			}
+			out["found_pct_"+k] = share
+		}
 	} else {
 		delete(out, "honest_shunned_pct")
 	}

@@ -15,6 +15,8 @@ const (
 	Lassie = "lassie" // the published formula of Lassie's session state, its inverted bandwidth term included
 	First  = "stock"  // boxo's client: asks all who has it, and the first to say so for the block
 	Oracle = "oracle" // knows what everybody will do: the limit
+
+	Hearsay = "hearsay" // believes what everybody reports of everybody, those who slander included
 )
 
 // Behaviours of simulated holders. All of them are holders by the chain. One
@@ -28,7 +30,7 @@ const (
 
 	Selective    = "selective"    // serves one reader in five, those who might be auditors; free-rides on the others
 	Whitewashing = "whitewashing" // free-rides, and takes a new name ten times
-	Slandering   = "slandering"   // free-rides, and says of honest holders that they do: nobody here takes another's word
+	Slandering   = "slandering"   // free-rides, and reports of honest holders that they do and of others that they do not, as often as a reader reports: only Hearsay listens
 )
 
 // SimConfig says what is simulated. Zero fields take the value in brackets.
@@ -45,7 +47,7 @@ type SimConfig struct {
 	Dials     int                `json:"dials"`      // holders that a reader tries to be connected to for an object; the best connected one is asked [3]
 	Block     int                `json:"block"`      // bytes of the first block, which is what is asked for [256 KiB]
 	Shares    map[string]float64 `json:"shares"`     // of holders by behaviour, the rest honest [free-riding 0.1, slow 0.1, lying 0.05, dying 0.05]; empty and not nil = all honest
-	Rankers   []string           `json:"rankers"`    // [all]
+	Rankers   []string           `json:"rankers"`    // [all but hearsay]
 	Joiners   float64            `json:"joiners"`    // of honest holders, that hold nothing in the first quarter [0]
 }
 
@@ -82,9 +84,10 @@ func (c *SimConfig) fill() error {
 	if len(c.Rankers) == 0 {
 		c.Rankers = all
 	}
+	known := append(slices.Clone(all), Hearsay)
 	for _, r := range c.Rankers {
-		if !slices.Contains(all, r) {
-			return fmt.Errorf("%w: no ranker %q, there are %v", ErrSimConfig, r, all)
+		if !slices.Contains(known, r) {
+			return fmt.Errorf("%w: no ranker %q, there are %v", ErrSimConfig, r, known)
 		}
 	}
 	sum := 0.0

@@ -41,6 +41,20 @@ func newSimRanker(name string, s *simRun) simRanker {
 		return k
 	case Oracle:
 		return &simOracle{s: s}
+	case Hearsay:
+		k := &simHearsay{w: s.w, draw: draw, ok: make([]float64, len(s.w.holders)), bad: make([]float64, len(s.w.holders))}
+		for h := range s.w.holders {
+			switch s.w.holders[h].kind {
+			case Honest:
+				k.honest = append(k.honest, h)
+			case Slandering:
+				k.liars++
+			}
+			if s.w.holders[h].kind != Honest {
+				k.cheats = append(k.cheats, h)
+			}
+		}
+		return k
 	}
 	panic("bench: ranker " + name)
 }
@@ -211,6 +225,48 @@ func (k *simLassie) forget(holder int) {
 }
 
 func (*simLassie) shuns(int, int) bool { return false }
+
+// simHearsay ranks by the share of good reports that anybody made of a holder, as
+// systems do that count votes. One choice in twenty is by chance.
+type simHearsay struct {
+	w              *simWorld
+	draw           *rand.Rand
+	ok, bad        []float64 // reports by holder
+	honest, cheats []int
+	liars          int
+}
+
+func (k *simHearsay) order(f *simFetch) []int {
+	out := slices.Clone(f.holders)
+	k.draw.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	if k.draw.IntN(20) == 0 {
+		return out
+	}
+	score := func(h int) float64 { return (k.ok[h] + 1) / (k.ok[h] + k.bad[h] + 1.2) }
+	slices.SortStableFunc(out, func(a, b int) int { return cmp.Compare(score(b), score(a)) })
+	return out
+}
+
+func (*simHearsay) connected(int, int, int64) {}
+
+// book takes a reader's report, and those that the slanderers make meanwhile.
+func (k *simHearsay) book(_, holder int, ev credit.Event) {
+	if ev.Kind == credit.Served {
+		k.ok[holder]++
+	} else {
+		k.bad[holder]++
+	}
+	for lies := float64(k.liars) / float64(len(k.w.readers)); lies > 0 && len(k.honest) > 0; lies-- {
+		if k.draw.Float64() < lies {
+			k.bad[k.honest[k.draw.IntN(len(k.honest))]]++
+			k.ok[k.cheats[k.draw.IntN(len(k.cheats))]]++
+		}
+	}
+}
+
+func (*simHearsay) shuns(int, int) bool { return false }
+
+func (k *simHearsay) forget(holder int) { k.ok[holder], k.bad[holder] = 0, 0 }
 
 // simOracle knows who will serve, and when.
 type simOracle struct{ s *simRun }

@@ -87,13 +87,13 @@ func (t *simWatch) booked(s *simRun, reader, h int) {
 	}
 }
 
-// foundAsks returns how often the readers asked each bad holder until they had
-// found it, for those that they found, and the share found of those asked eight
-// times or more.
-func (t *simWatch) foundAsks(w *simWorld) (asks []float64, share float64) {
+// foundAsks returns how often the readers asked each bad holder of a kind, "" for
+// all, until they had found it, for those that they found, and the share found of
+// those asked eight times or more, NaN of none.
+func (t *simWatch) foundAsks(w *simWorld, kind string) (asks []float64, share float64) {
 	known, found := 0, 0
 	for i, n := range t.asks {
-		if w.holders[i%len(w.holders)].kind == Honest {
+		if k := w.holders[i%len(w.holders)].kind; k == Honest || kind != "" && k != kind {
 			continue
 		}
 		if t.found[i] > 0 {
@@ -106,7 +106,7 @@ func (t *simWatch) foundAsks(w *simWorld) (asks []float64, share float64) {
 			}
 		}
 	}
-	return asks, 100 * float64(found) / float64(max(known, 1))
+	return asks, 100 * float64(found) / float64(known)
 }
 
 // fairAfter returns after how many requests of one reader for what a joiner holds
@@ -144,11 +144,12 @@ const seatsDrawn, seats = 2000, 4
 // seatShare places orders whose turns (spec §5.4) follow from what each holder was
 // paid for: readers sign for each block that came, so credit on chain goes by
 // blocks served, and the unit is such that a mean holder has four. It returns the
-// percentage of the paid places that go to holders that are not honest.
-func (t *simWatch) seatShare(w *simWorld) (float64, error) {
+// percentage of the paid places that go to holders that are not honest, and that
+// of the orders where one of these is the very first.
+func (t *simWatch) seatShare(w *simWorld) (seated, first float64, err error) {
 	p, err := chain.Preset(chain.ClassDev)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	m := p.Market
 	m.TurnSlots = 1 << 20 // so fine that there are no ties
@@ -160,7 +161,7 @@ func (t *simWatch) seatShare(w *simWorld) (float64, error) {
 	for h, n := range t.served {
 		tiers[h] = m.Tier(coin.Amount(4 * uint64(n) * uint64(len(w.holders)) * uint64(m.CreditUnit) / uint64(max(total, 1))))
 	}
-	bad := 0
+	bad, ahead := 0, 0
 	for i := range seatsDrawn {
 		sum := sha256.Sum256(binary.BigEndian.AppendUint64(nil, w.seed<<32|uint64(i)))
 		type turn struct {
@@ -172,11 +173,14 @@ func (t *simWatch) seatShare(w *simWorld) (float64, error) {
 			turns[h] = turn{m.Turn(market.Root(sum[:]), w.holders[h].id, sum, tiers[h]), h}
 		}
 		slices.SortFunc(turns, func(a, b turn) int { return int(int64(a.at) - int64(b.at)) })
-		for _, x := range turns[:min(seats, len(turns))] {
-			if w.holders[x.h].kind != Honest {
-				bad++
+		for place, x := range turns[:min(seats, len(turns))] {
+			if w.holders[x.h].kind == Honest {
+				continue
+			}
+			if bad++; place == 0 {
+				ahead++
 			}
 		}
 	}
-	return 100 * float64(bad) / float64(seatsDrawn*min(seats, len(w.holders))), nil
+	return 100 * float64(bad) / float64(seatsDrawn*min(seats, len(w.holders))), 100 * float64(ahead) / seatsDrawn, nil
 }

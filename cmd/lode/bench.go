@@ -29,11 +29,11 @@ func (c *cli) benchCmd() *cobra.Command {
 		Use:   "bench",
 		Short: "measure retrieval against the stock, on links that behave like links",
 		Long: `Measure fetches by this node's exchange against boxo's stock client and server and against what the machine allows,
-compare two such runs, or play thousands of holders in virtual time.
+compare two such runs, play thousands of holders in virtual time, or put a server under the load of a crowd.
 
 The figures are worth something only on a machine that does nothing else.`,
 	})
-	cmd.AddCommand(c.benchRetrievalCmd(), c.benchCompareCmd(), c.benchTableCmd(), c.benchSimCmd(), c.benchIncentiveCmd())
+	cmd.AddCommand(c.benchRetrievalCmd(), c.benchCompareCmd(), c.benchTableCmd(), c.benchSimCmd(), c.benchIncentiveCmd(), c.benchCrowdCmd())
 	return cmd
 }
 
@@ -322,8 +322,12 @@ func (c *cli) benchIncentiveCmd() *cobra.Command {
 		Use:   "incentive",
 		Short: "play holders of whom some cheat, to see what honesty is worth",
 		Long: `Play worlds in which 5, 20 and 40 % of the holders cheat, once for each way of choosing among them (see 'lode bench sim'). A sixth of the
-cheats each free-rides, serves only those who might be auditors, is slow, lies, takes a new name again and again, and slanders.
-A tenth of the honest holders joins after a quarter. Everything is a function of the seed. It takes about a minute.`,
+cheats each free-rides, serves only those who might be auditors, is slow, lies, takes a new name again and again, and slanders;
+'hearsay' is a reader that believes all reports, theirs too. A tenth of the honest holders joins after a quarter.
+
+Beside them, play nodes that trade blocks while all want more than there is, of whom as many take and never give: plainly, with the
+chain's word that they store, under a new name again and again, or under five names at once. Servers give by this node's order, to
+anybody by chance, or as boxo does. Everything is a function of the seed. It takes about two minutes.`,
 		Args: nargs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rep, err := bench.Incentive(cmd.Context(), cfg)
@@ -343,7 +347,7 @@ A tenth of the honest holders joins after a quarter. Everything is a function of
 	f.IntVar(&cfg.World.Readers, "readers", 0, "readers (default 20)")
 	f.IntVar(&cfg.World.Requests, "requests", 0, "requests in all (default 300000)")
 	f.Float64SliceVar(&cfg.Cheats, "cheats", nil, "shares of cheats, divided by commas (default 0.05,0.2,0.4)")
-	f.StringSliceVar(&cfg.World.Rankers, "rankers", nil, "who plays, divided by commas (default: lode,random,lassie,stock)")
+	f.StringSliceVar(&cfg.World.Rankers, "rankers", nil, "who plays, divided by commas (default: lode,random,lassie,stock,hearsay)")
 	return cmd
 }
 
@@ -365,18 +369,47 @@ func printIncentive(w io.Writer, rep bench.IncentiveReport) {
 			cells := []any{name}
 			for _, r := range rows {
 				f, ok := r.Figures[name]
-				text := "–"
-				if ok {
-					text = fmt.Sprintf("%.4g", f.Median)
-				}
-				if ok && f.Lo != f.Hi {
-					text += fmt.Sprintf(" [%.4g, %.4g]", f.Lo, f.Hi)
-				}
-				cells = append(cells, text)
+				cells = append(cells, interval(f, ok))
 			}
 			t.row(cells...)
 		}
 		t.print(w)
 		fmt.Fprintln(w)
+		printTakers(w, rep, cheats)
 	}
+}
+
+// printTakers shows a column for each order of service.
+func printTakers(w io.Writer, rep bench.IncentiveReport, cheats float64) {
+	var rows []bench.TakerRow
+	var t table
+	head := []any{fmt.Sprintf("%g %% TAKE ONLY", 100*cheats)}
+	for _, r := range rep.Takers {
+		if r.Cheats == cheats {
+			rows = append(rows, r)
+			head = append(head, strings.ToUpper(r.Server))
+		}
+	}
+	t.row(head...)
+	for _, name := range bench.TakerFigures() {
+		cells := []any{name}
+		for _, r := range rows {
+			f, ok := r.Figures[name]
+			cells = append(cells, interval(f, ok))
+		}
+		t.row(cells...)
+	}
+	t.print(w)
+	fmt.Fprintln(w)
+}
+
+// interval prints a figure with its interval, if it has one.
+func interval(f bench.SimFigure, ok bool) string {
+	switch {
+	case !ok:
+		return "–"
+	case f.Lo == f.Hi:
+		return fmt.Sprintf("%.4g", f.Median)
+	}
+	return fmt.Sprintf("%.4g [%.4g, %.4g]", f.Median, f.Lo, f.Hi)
 }
