@@ -176,10 +176,10 @@ func (c CometConfig) validate() error {
 
 // Run takes part in consensus until ctx ends or Close is called, and then
 // returns nil. An error says why consensus cannot go on ([ErrUpgrade]: a newer
-// build goes on from here): the caller should end
-// the process with it, since a node that fell out of consensus can only start
-// again. Run replays what the application missed before it joins the others.
-// It may be called once.
+// build goes on from here; it comes a second after the last block, or up to half
+// a minute while peers lack that one): the caller should end the process with it,
+// since a node that fell out of consensus can only start again. Run replays what
+// the application missed before it joins the others. It may be called once.
 //
 // A block that panics the application while this node catches up by whole
 // blocks ends the process at once: CometBFT runs that in a goroutine of its own.
@@ -223,7 +223,7 @@ func (t *Comet) Run(ctx context.Context) error {
 func (t *Comet) start(ctx context.Context) (_ *cometNode, err error) {
 	defer recoverInto(&err, "start consensus")
 	app := &watched{Ledger: t.app, failed: t.fail}
-	n, err := nm.NewNodeWithContext(ctx, t.cfg, t.voter, t.peerID,
+	n, err := nm.NewNodeWithContext(ctx, t.cfg, voter{t.voter, t.app}, t.peerID,
 		// A mutex for each connection: checking a transaction does not wait for
 		// a block to execute. The App locks for itself.
 		proxy.NewConnSyncLocalClientCreator(app),
@@ -235,6 +235,7 @@ func (t *Comet) start(ctx context.Context) (_ *cometNode, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start consensus: %w", err)
 	}
+	app.reactor.Store(n.ConsensusReactor())
 	env, err := n.ConfigureRPC() // no socket: it is the only way to the consensus state
 	if err != nil {
 		return nil, fmt.Errorf("start consensus: %w", err)
@@ -261,10 +262,15 @@ func (t *Comet) fail(reason error) {
 // stopTime bounds the end of CometBFT; a node has five seconds in all.
 const stopTime = 4 * time.Second
 
-// stopNode ends CometBFT: peers and consensus first, then its services.
+// stopNode ends CometBFT: catching up, peers and consensus first, then its
+// services. Left to itself it lets the peers go first, and panics when it is just
+// about to take a block that one of them has sent.
 func stopNode(n *nm.Node) error {
 	done := make(chan error, 1)
 	go func() {
+		if r, ok := n.Switch().Reactor("BLOCKSYNC"); ok {
+			_ = r.Stop() // it may have done its work and stopped
+		}
 		err := n.Stop()
 		n.Wait()
 		done <- errors.Join(err, n.ProxyApp().Stop())

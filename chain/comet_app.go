@@ -2,9 +2,13 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
+	"sync/atomic"
 
 	abci "github.com/cometbft/cometbft/abci/types"
+	"github.com/cometbft/cometbft/consensus"
 )
 
 // A Ledger is what CometBFT drives: an [App], or in tests one that fails on
@@ -24,7 +28,8 @@ var _ Ledger = (*App)(nil)
 // executed goes on after that: a node whose rules broke must not vote again.
 type watched struct {
 	Ledger
-	failed func(error)
+	failed  func(error)
+	reactor atomic.Pointer[consensus.Reactor] // nil until the node is built
 
 	height int64 // of the block between FinalizeBlock and Commit; one goroutine
 }
@@ -36,6 +41,11 @@ func (w *watched) FinalizeBlock(ctx context.Context, r *abci.RequestFinalizeBloc
 	res, err := w.Ledger.FinalizeBlock(ctx, r)
 	if err != nil {
 		w.failed(fmt.Errorf("execute block %d: %w", w.height, err))
+		if r := w.reactor.Load(); r != nil && r.WaitSync() && errors.Is(err, ErrUpgrade) {
+			// The routine that catches up would panic, where nobody recovers, though
+			// all is well: the node is about to stop.
+			runtime.Goexit()
+		}
 	}
 	return res, err
 }
@@ -46,8 +56,8 @@ func (w *watched) Commit(ctx context.Context, r *abci.RequestCommit) (*abci.Resp
 	res, err := w.Ledger.Commit(ctx, r)
 	if err != nil {
 		w.failed(fmt.Errorf("commit block %d: %w", w.height, err))
-	} else if h, ok := w.Ledger.(interface{ Halted() error }); ok && h.Halted() != nil {
-		w.failed(h.Halted()) // the next block is for a newer build: stop before it is proposed
+	} else if err := halted(w.Ledger); err != nil {
+		w.failed(err) // the next block is for a newer build
 	}
 	return res, err
 }

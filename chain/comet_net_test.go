@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -173,6 +174,10 @@ const childEnv = "LODE_TEST_COMET_CHILD"
 // commits in a line until it is killed.
 func TestMain(m *testing.M) {
 	if file := os.Getenv(childEnv); file != "" {
+		go func() { // the end of input is the end of the parent, however it came
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			os.Exit(1)
+		}()
 		fmt.Fprintln(os.Stderr, "child:", child(file))
 		os.Exit(1)
 	}
@@ -243,6 +248,8 @@ func (n *cometNet) spawn(t testing.TB, i int, env ...string) *process {
 	cmd.Env = append(append(os.Environ(), childEnv+"="+file), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
+	must(t, err)
+	_, err = cmd.StdinPipe()
 	must(t, err)
 	must(t, cmd.Start())
 	p := &process{cmd: cmd, lines: bufio.NewScanner(out)}

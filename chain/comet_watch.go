@@ -48,7 +48,8 @@ func (c CometConfig) stall() time.Duration {
 }
 
 // watch returns when ctx ends, or with the reason why consensus is lost. Until
-// then it dials peers that are gone and tells when blocks do not come.
+// then it dials peers that are gone and tells when blocks do not come. With an
+// [ErrUpgrade] it returns once others have the last block, see linger.
 //
 // CometBFT survives a panic of its consensus routine: the process lives on, and
 // answers, and never votes again. So the routine is waited for here.
@@ -78,6 +79,11 @@ func (t *Comet) watch(ctx context.Context, n *cometNode) error {
 		case <-ctx.Done():
 			return nil
 		case reason := <-t.failure:
+			if errors.Is(reason, ErrUpgrade) && !n.ConsensusReactor().WaitSync() { // who catches up has nothing for others
+				told := reason.Error()
+				t.stalled.Store(&told)
+				t.linger(ctx, n, routine)
+			}
 			return reason
 		case <-routine:
 			return t.reason()
