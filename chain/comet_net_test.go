@@ -124,7 +124,7 @@ func (r *running) stop(t testing.TB) {
 // reach reads blocks until one is at height or above and returns it.
 func reach(t testing.TB, c *running, height int64) chain.Block {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	b, err := c.Next(ctx, height-1)
 	if err != nil {
