@@ -173,7 +173,7 @@ func (a *App) InitChain(_ context.Context, r *abci.RequestInitChain) (*abci.Resp
 // sentence (spec §2.3).
 func (a *App) CheckTx(_ context.Context, r *abci.RequestCheckTx) (res *abci.ResponseCheckTx, err error) {
 	defer rescue(a.log, "check", func() { res = &abci.ResponseCheckTx{Code: CodeRefused, Log: "transaction cannot be checked"} })
-	code, text := codeOf(a.pool.check(a.View(), &a.txs, r.Tx))
+	code, text := codeOf(a.pool.check(a.View(), &a.txs, r.Tx, r.Type == abci.CheckTxType_Recheck))
 	return &abci.ResponseCheckTx{Code: code, Log: text}, nil
 }
 
@@ -197,8 +197,9 @@ func (a *App) Query(_ context.Context, r *abci.RequestQuery) (res *abci.Response
 	return &abci.ResponseQuery{Height: p.Height, Key: p.Key, Value: p.Value, ProofOps: &cmtcrypto.ProofOps{Ops: []cmtcrypto.ProofOp{op}}}, nil
 }
 
-// PrepareProposal orders a block: reports up to half of it, then the rest as it
-// came; what would be refused unpaid is left out (spec §2.2).
+// PrepareProposal orders a block: reports up to half of it, answers to draws, then
+// the rest by what it pays for a byte; what would be refused unpaid is left out
+// (spec §2.2).
 func (a *App) PrepareProposal(_ context.Context, r *abci.RequestPrepareProposal) (res *abci.ResponsePrepareProposal, err error) {
 	defer rescue(a.log, "prepare", func() { res = &abci.ResponsePrepareProposal{} })
 	return &abci.ResponsePrepareProposal{Txs: a.arrange(r)}, nil

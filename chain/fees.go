@@ -24,12 +24,16 @@ type Fees struct {
 // certificates, the report and the collateral.
 const quoteVerifies = 8
 
-// Cost returns what tx costs: base + bytes + what is verified + file entries
-// (spec §2.2).
+// Cost returns what tx costs: base + bytes + what is verified + file entries, and
+// what it bids (spec §2.2). What does not fit is the largest amount, which nobody has.
 func (f Fees) Cost(tx Tx) coin.Amount {
 	verifies, entries := tx.work()
 	verifies += tx.signers()
-	return f.Base + f.Byte*coin.Amount(tx.Size) + f.Verify*coin.Amount(verifies) + f.Entry*coin.Amount(entries)
+	sum, err := (f.Base + f.Byte*coin.Amount(tx.Size) + f.Verify*coin.Amount(verifies) + f.Entry*coin.Amount(entries)).Add(tx.Body.Bid)
+	if err != nil {
+		return math.MaxUint64
+	}
+	return sum
 }
 
 // maxBlockWork bounds what the transactions of a block verify, their own
@@ -116,6 +120,9 @@ func (s *state) check(tx Tx) error {
 	}
 	if limit := s.params.limit(tx); tx.Size > limit {
 		return refuse(CodeSize, "transaction of %d bytes: at most %d", tx.Size, limit)
+	}
+	if b := tx.Body; b.Nonce == 0 && b.Bid != 0 {
+		return refuse(CodeFee, "bid of %v of %v: what goes without a nonce has its own place and bids nothing", b.Bid, b.Sender)
 	}
 	return nil
 }

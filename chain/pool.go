@@ -11,10 +11,31 @@ import (
 )
 
 // maxWaiting is how many transactions other than free reports may wait at this
-// node, and half a block how many bytes: what a proposer can choose from is the
-// oldest block's worth of a pool that takes so many, and reports, without which
-// validators lose their seats, have to find room in it (spec §2.2).
-const maxWaiting = mempoolTxs * 3 / 4
+// node, and five twelfths of a block how many bytes. Above that, up to a fifth
+// more of both, only those are taken that pay more for a byte than others, which
+// give way. So three quarters of the pool, and half a block, are what they have
+// in all: what a proposer can choose from is the oldest block's worth of a pool
+// that takes so many, and reports, without which validators lose their seats,
+// have to find room in it (spec §2.2).
+const maxWaiting = mempoolTxs * 5 / 8
+
+// poolLimits bound what may wait.
+type poolLimits struct {
+	count int
+	bytes int64
+}
+
+// most is how many may be there with those that gave way since the last block.
+func (l poolLimits) most() int { return l.count + l.count/5 }
+
+func (l poolLimits) mostBytes() int64 { return l.bytes + l.bytes/5 }
+
+func (p *pool) limits(v *View) poolLimits {
+	if p.most > 0 {
+		return poolLimits{p.most, math.MaxInt64 / 2}
+	}
+	return poolLimits{maxWaiting, v.params.BlockBytes * 5 / 12}
+}
 
 // farNonce is how many transactions of one account may wait at once.
 const farNonce = 64
@@ -24,18 +45,45 @@ const farNonce = 64
 type pool struct {
 	most int // how many may wait; 0: maxWaiting
 
-	mu      sync.Mutex // guards the fields below
-	height  int64
-	waiting map[peer.ID]map[uint64][32]byte // nonce → hash
-	count   int                             // of those that are no free reports
-	bytes   int64                           // of the same
+	mu        sync.Mutex // guards the fields below
+	height    int64
+	age       int
+	waiting   map[peer.ID]map[uint64]waiter
+	count     int                   // of those that are no free reports
+	bytes     int64                 // of the same
+	gone      map[[32]byte]struct{} // gave way since the last block
+	goneBytes int64
+	before    map[[32]byte]struct{} // gave way before it
+}
+
+// turn forgets what waited when a block is there: CometBFT checks again what is left.
+func (p *pool) turn(height int64) {
+	if p.waiting != nil && p.height >= height {
+		return
+	}
+	p.height, p.waiting, p.count, p.bytes = height, map[peer.ID]map[uint64]waiter{}, 0, 0
+	p.gone, p.before, p.goneBytes = map[[32]byte]struct{}{}, p.gone, 0
+}
+
+// gaveWay reports whether the transaction hash has to leave this node; again, when
+// CometBFT checks it once more after a block.
+func (p *pool) gaveWay(height int64, hash [32]byte, again bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.turn(height)
+	_, now := p.gone[hash]
+	_, before := p.before[hash]
+	return now || again && before
 }
 
 // check refuses what the next blocks would refuse unpaid (spec §2.3).
-func (p *pool) check(v *View, txs *txCache, raw []byte) error {
+func (p *pool) check(v *View, txs *txCache, raw []byte, again bool) error {
 	tx, err := txs.decode(raw)
 	if err != nil {
 		return err
+	}
+	if p.gaveWay(v.height, tx.Hash, again) {
+		return refuse(CodeStopped, "transaction %x gave way at this node to those that pay more for a byte: send it again, or with a bid", tx.Hash[:4])
 	}
 	s := v.scratch()
 	b := tx.Body
@@ -43,7 +91,7 @@ func (p *pool) check(v *View, txs *txCache, raw []byte) error {
 		if _, err := s.admit(tx); err != nil {
 			return err
 		}
-		return p.wait(v.height, v.params.BlockBytes/2, tx)
+		return p.wait(v, tx, again)
 	}
 	if err := s.check(tx); err != nil {
 		return err
@@ -61,91 +109,80 @@ func (p *pool) check(v *View, txs *txCache, raw []byte) error {
 	if err := tx.verify(); err != nil {
 		return err
 	}
-	return p.wait(v.height, v.params.BlockBytes/2, tx)
+	return p.wait(v, tx, again)
 }
 
 // wait books tx, or refuses a second transaction with a nonce that waits, and
-// one too many in room bytes.
-func (p *pool) wait(height, room int64, tx Tx) (err error) {
+// one too many that pays no more than the others.
+func (p *pool) wait(v *View, tx Tx, again bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.waiting == nil || p.height < height { // after a block CometBFT checks again what is left
-		p.height, p.waiting = height, map[peer.ID]map[uint64][32]byte{}
-		p.count, p.bytes = 0, 0
-	}
+	p.turn(v.height)
 	b, from := tx.Body, tx.account()
-	if h, ok := p.waiting[from][b.Nonce]; ok && h == tx.Hash {
-		return nil
-	}
-	if size := int64(tx.Size); b.Nonce != 0 {
-		most := maxWaiting
-		if p.most > 0 {
-			most, room = p.most, math.MaxInt64
-		}
-		if p.count >= most || p.count > 0 && p.bytes+size > room {
-			return refuse(CodeStopped, "%d transactions with %d bytes wait at this node: try again after the next block", p.count, p.bytes)
-		}
-		defer func() {
-			if err == nil {
-				p.count, p.bytes = p.count+1, p.bytes+size
-			}
-		}()
-	}
 	mine := p.waiting[from]
+	if w, ok := mine[b.Nonce]; ok && w.hash == tx.Hash {
+		return nil
+	} else if ok {
+		return refuse(CodeStale, "nonce %d of %v waits in transaction %x: use the next", b.Nonce, b.Sender, w.hash[:4])
+	}
+	w := waiter{tx.Hash, v.params.Fees.price(tx), p.age}
+	if b.Nonce != 0 {
+		l := p.limits(v)
+		if again { // it was let in
+			l = poolLimits{l.most(), l.mostBytes()}
+		}
+		if !p.makeRoom(from, w, l) {
+			return refuse(CodeStopped, "%d transactions with %d bytes wait at this node, and too few of them pay less for a byte: try again after the next block, or with a bid", p.count, p.bytes)
+		}
+		p.count, p.bytes = p.count+1, p.bytes+int64(tx.Size)
+	}
 	if mine == nil {
-		mine = map[uint64][32]byte{}
+		mine = map[uint64]waiter{}
 		p.waiting[from] = mine
 	}
-	if h, ok := mine[b.Nonce]; ok {
-		return refuse(CodeStale, "nonce %d of %v waits in transaction %x: use the next", b.Nonce, b.Sender, h[:4])
-	}
-	mine[b.Nonce] = tx.Hash
+	mine[b.Nonce] = w
+	delete(p.before, tx.Hash) // it was sent again
+	p.age++
 	return nil
 }
 
-// arrange picks and orders the transactions of a proposal.
+// arrange picks and orders the transactions of a proposal (spec §2.2).
 func (a *App) arrange(r *abci.RequestPrepareProposal) [][]byte {
-	s := a.View().scratch()
+	v := a.View()
+	s := v.scratch()
 	s.height = r.Height // a report may be due in the slot that this block opens
-	var lanes [laneOthers + 1][][]byte
-	for _, raw := range r.Txs {
-		if tx, err := a.txs.decode(raw); err == nil {
-			lanes[tx.lane()] = append(lanes[tx.lane()], raw)
+	var lanes [laneOthers + 1][]offer
+	for i, raw := range r.Txs {
+		if tx, err := a.txs.decode(raw); err == nil && !a.pool.gaveWay(v.height, tx.Hash, true) {
+			lane := tx.lane()
+			lanes[lane] = append(lanes[lane], offer{tx, raw, v.params.Fees.price(tx), i})
 		}
 	}
 	out := make([][]byte, 0, len(r.Txs))
 	left, work := r.MaxTxBytes, uint64(maxBlockWork)
-	fill := func(txs [][]byte, limit int64) (rest [][]byte) {
-		for _, raw := range txs {
-			size := wireSize(raw)
-			if size > limit || size > left {
-				rest = append(rest, raw)
+	fill := func(offers []offer, limit int64) (rest []offer) {
+		for _, o := range offers {
+			size := wireSize(o.raw)
+			if size > limit || size > left || o.tx.load() > work {
+				rest = append(rest, o)
 				continue
 			}
-			tx, err := a.txs.decode(raw)
-			if err == nil && tx.load() > work {
-				rest = append(rest, raw)
-				continue
-			}
-			if err == nil {
-				_, err = s.admit(tx)
-			}
-			if err != nil {
+			if _, err := s.admit(o.tx); err != nil {
 				continue
 			}
 			// What the message may take is gone for those behind it: else all money
 			// sent away first would leave a block of transactions that cannot pay.
-			if x := s.outlay(tx.Body); x <= s.free(tx.Body.Sender) {
-				must(s.take(tx.Body.Sender, x))
+			if x := s.outlay(o.tx.Body); x <= s.free(o.tx.Body.Sender) {
+				must(s.take(o.tx.Body.Sender, x))
 			}
-			out = append(out, raw)
-			limit, left, work = limit-size, left-size, work-tx.load()
+			out = append(out, o.raw)
+			limit, left, work = limit-size, left-size, work-o.tx.load()
 		}
 		return rest
 	}
 	rest := fill(lanes[laneReports], r.MaxTxBytes/2)
 	fill(lanes[laneAnswers], left)
-	fill(lanes[laneOthers], left)
+	fill(byPrice(lanes[laneOthers]), left)
 	fill(rest, left)
 	return out
 }

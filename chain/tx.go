@@ -23,8 +23,9 @@ const maxTx = 2 << 20
 type Body struct {
 	ChainID string      `cbor:"chain" json:"chain"`
 	Sender  peer.ID     `cbor:"from" json:"from"`
-	Nonce   uint64      `cbor:"nonce" json:"nonce"` // the account's last plus one; zero only for a free report (spec §2.2)
-	Fee     coin.Amount `cbor:"fee" json:"fee"`     // the most that the sender pays; what it costs is taken
+	Nonce   uint64      `cbor:"nonce" json:"nonce"`                 // the account's last plus one; zero only for a free report (spec §2.2)
+	Fee     coin.Amount `cbor:"fee" json:"fee"`                     // the most that the sender pays; what it costs is taken
+	Bid     coin.Amount `cbor:"bid,omitempty" json:"bid,omitempty"` // paid on top, for an earlier place; zero without a nonce
 	Msg     Msg         `cbor:"msg" json:"msg"`
 }
 

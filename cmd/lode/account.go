@@ -220,12 +220,12 @@ func (c *cli) showDraft(path string, d *chain.Draft, did string) error {
 	out := map[string]any{"file": path, "body": b, "missing": d.Missing()}
 	return c.show(out, func(w io.Writer) {
 		says, _ := json.Marshal(b.Msg) // it came out of CBOR: plain values
-		fields(w, "draft", path, "account", b.Sender, "chain", b.ChainID, "nonce", b.Nonce, "most to pay", b.Fee, "says", string(says), "done", did, "signatures missing", d.Missing())
+		fields(w, "draft", path, "account", b.Sender, "chain", b.ChainID, "nonce", b.Nonce, "most to pay", b.Fee, "bid", b.Bid, "says", string(says), "done", did, "signatures missing", d.Missing())
 	})
 }
 
 // draft builds a transaction of an account of several keys, and signs it with those of them that this home has.
-func (c *cli) draft(ctx ctxt, cl *client, t chain.Threshold, limit coin.Amount, m chain.Msg) (*chain.Draft, error) {
+func (c *cli) draft(ctx ctxt, cl *client, t chain.Threshold, x pay, m chain.Msg) (*chain.Draft, error) {
 	var p paramsAnswer
 	if err := cl.get(ctx, "/params", &p); err != nil {
 		return nil, err
@@ -234,8 +234,8 @@ func (c *cli) draft(ctx ctxt, cl *client, t chain.Threshold, limit coin.Amount, 
 	if err := cl.get(ctx, "/accounts/"+t.Account().String(), &a); err != nil && exitCode(err) != exitNotFound {
 		return nil, err
 	}
-	b := chain.Body{ChainID: p.Params.ChainID, Nonce: a.Nonce + 1, Fee: limit, Msg: m}
-	if limit == 0 {
+	b := chain.Body{ChainID: p.Params.ChainID, Nonce: a.Nonce + 1, Fee: x.most, Bid: x.bid, Msg: m}
+	if x.most == 0 {
 		b.Fee = coin.LODE // of the same length as what will stand there
 		d, err := chain.NewDraft(t, b)
 		if err != nil {
@@ -287,11 +287,11 @@ func (c *cli) writeDraft(ctx ctxt, cl *client, f txFlags, m chain.Msg) error {
 	if !ok {
 		return usage("--draft: --from %q is no account of several keys: name one with `lode account threshold`", f.from)
 	}
-	limit, err := f.limit()
+	x, err := f.pay()
 	if err != nil {
 		return err
 	}
-	d, err := c.draft(ctx, cl, t, limit, m)
+	d, err := c.draft(ctx, cl, t, x, m)
 	if err != nil {
 		return err
 	}

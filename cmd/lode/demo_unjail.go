@@ -36,7 +36,7 @@ func (d *demo) unjail(ctx context.Context, m member) (string, error) {
 	}
 	key, err := node.LoadKey(filepath.Join(m.Home, "key"))
 	if err == nil {
-		_, err = cl.submit(ctx, key, 0, chain.Msg{Stake: &gpos.Msg{Unjail: &gpos.Unjail{}}})
+		_, err = cl.submit(ctx, key, pay{}, chain.Msg{Stake: &gpos.Msg{Unjail: &gpos.Unjail{}}})
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s stays jailed: %w; try: %s", m.Name, err, command)

@@ -31,25 +31,33 @@ type sent struct {
 type txFlags struct {
 	from  string
 	fee   string
+	bid   string
 	draft string
+}
+
+// A pay is what a transaction may cost.
+type pay struct {
+	most coin.Amount // zero: twice what it costs now
+	bid  coin.Amount
 }
 
 func (f *txFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.from, "from", "", "key that signs (default: the only one under HOME/keys, else the node's own)")
 	cmd.Flags().StringVar(&f.draft, "draft", "", "with --from an account of several keys: write the transaction to this file for the others to sign")
 	cmd.Flags().StringVar(&f.fee, "max-fee", "", "most to pay for the transaction, like 0.01 (default: twice what it costs now)")
+	cmd.Flags().StringVar(&f.bid, "bid", "", "pay this on top, like 0.001: when many wait, those go first that pay more for each byte")
 }
 
 // submit signs m, hands it to the node and waits for the block that holds it. The error is the rule that refused it.
 func (c *cli) submit(ctx context.Context, cl *client, f txFlags, m chain.Msg) (sent, error) {
-	limit, err := f.limit()
+	x, err := f.pay()
 	if err != nil {
 		return sent{}, err
 	}
 	if t, ok, err := c.threshold(f.from); err != nil {
 		return sent{}, err
 	} else if ok {
-		d, err := c.draft(ctx, cl, t, limit, m)
+		d, err := c.draft(ctx, cl, t, x, m)
 		if err != nil {
 			return sent{}, err
 		}
@@ -59,19 +67,24 @@ func (c *cli) submit(ctx context.Context, cl *client, f txFlags, m chain.Msg) (s
 	if err != nil {
 		return sent{}, err
 	}
-	return cl.submit(ctx, key, limit, m)
+	return cl.submit(ctx, key, x, m)
 }
 
-// limit is the most to pay; zero: twice what it costs now.
-func (f txFlags) limit() (coin.Amount, error) {
-	if f.fee == "" {
-		return 0, nil
+// pay reads --max-fee and --bid.
+func (f txFlags) pay() (x pay, err error) {
+	if f.fee != "" {
+		if x.most, err = parseAmount("--max-fee", f.fee); err != nil {
+			return x, err
+		}
 	}
-	return parseAmount("--max-fee", f.fee)
+	if f.bid != "" {
+		x.bid, err = parseAmount("--bid", f.bid)
+	}
+	return x, err
 }
 
-// submit is the same for a key at hand; a limit of zero means twice what the transaction costs now.
-func (cl *client) submit(ctx context.Context, key crypto.PrivKey, limit coin.Amount, m chain.Msg) (sent, error) {
+// submit is the same for a key at hand.
+func (cl *client) submit(ctx context.Context, key crypto.PrivKey, x pay, m chain.Msg) (sent, error) {
 	who, err := peer.IDFromPrivateKey(key)
 	if err != nil {
 		return sent{}, err
@@ -84,8 +97,8 @@ func (cl *client) submit(ctx context.Context, key crypto.PrivKey, limit coin.Amo
 	if err := cl.get(ctx, "/accounts/"+who.String(), &a); err != nil && exitCode(err) != exitNotFound {
 		return sent{}, err
 	}
-	b := chain.Body{ChainID: p.Params.ChainID, Sender: who, Nonce: a.Nonce + 1, Fee: limit, Msg: m}
-	if limit == 0 {
+	b := chain.Body{ChainID: p.Params.ChainID, Sender: who, Nonce: a.Nonce + 1, Fee: x.most, Bid: x.bid, Msg: m}
+	if x.most == 0 {
 		b.Fee = coin.LODE // of the same length as what will stand there
 		raw, err := chain.Sign(key, b)
 		if err != nil {

@@ -1,0 +1,164 @@
+package chain
+
+import (
+	"cmp"
+	"container/heap"
+	"math/bits"
+	"slices"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/lode-node/lode/coin"
+)
+
+// A price is what a transaction pays for its bytes (spec §2.2).
+type price struct {
+	fee  coin.Amount // with the bid
+	size int         // bytes
+}
+
+func (f Fees) price(tx Tx) price { return price{f.Cost(tx), tx.Size} }
+
+// over reports whether p pays more for a byte than q.
+func (p price) over(q price) bool {
+	a, b := bits.Mul64(uint64(p.fee), uint64(q.size))
+	c, d := bits.Mul64(uint64(q.fee), uint64(p.size))
+	return a > c || a == c && b > d
+}
+
+// An offer is a transaction that a proposal may take.
+type offer struct {
+	tx    Tx
+	raw   []byte
+	price price
+	age   int // order in which they came
+}
+
+// byPrice orders offers by what they pay for a byte, the most first and the
+// oldest first of equals, but none before those of its sender with a lower nonce:
+// what waits for a cheap one waits with it.
+func byPrice(offers []offer) []offer {
+	senders := map[peer.ID]*queuedOffers{}
+	var heads offerHeap
+	for _, o := range offers {
+		q := senders[o.tx.Body.Sender]
+		if q == nil {
+			q = new(queuedOffers)
+			senders[o.tx.Body.Sender] = q
+			heads = append(heads, q)
+		}
+		*q = append(*q, o)
+	}
+	for _, q := range heads {
+		slices.SortStableFunc(*q, func(a, b offer) int { return cmp.Compare(a.tx.Body.Nonce, b.tx.Body.Nonce) })
+	}
+	heap.Init(&heads)
+	out := make([]offer, 0, len(offers))
+	for len(heads) > 0 {
+		q := heads[0]
+		out = append(out, (*q)[0])
+		if *q = (*q)[1:]; len(*q) == 0 {
+			heap.Pop(&heads)
+		} else {
+			heap.Fix(&heads, 0)
+		}
+	}
+	return out
+}
+
+// queuedOffers are those of one sender, by nonce.
+type queuedOffers []offer
+
+// An offerHeap has on top the sender whose next offer goes first.
+type offerHeap []*queuedOffers
+
+func (h offerHeap) Len() int      { return len(h) }
+func (h offerHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h offerHeap) Less(i, j int) bool {
+	a, b := (*h[i])[0], (*h[j])[0]
+	return a.price.over(b.price) || !b.price.over(a.price) && a.age < b.age
+}
+func (h *offerHeap) Push(x any) { *h = append(*h, x.(*queuedOffers)) }
+func (h *offerHeap) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// A waiter is a transaction that waits at this node.
+type waiter struct {
+	hash  [32]byte
+	price price
+	age   int
+}
+
+// maxVictims is how many transactions give way to one.
+const maxVictims = 16
+
+// A victim is a waiter that gives way, and where it waits.
+type victim struct {
+	waiter
+	from  peer.ID
+	nonce uint64
+}
+
+// victims returns who would give way to w of account from: those who pay least
+// for a byte, and less than w, the youngest first of equals. None has others of
+// its sender behind it, which could not follow without it.
+func (p *pool) victims(from peer.ID, w waiter) []victim {
+	var out []victim
+	for who, mine := range p.waiting {
+		var last victim
+		for nonce, x := range mine {
+			if nonce > last.nonce {
+				last = victim{x, who, nonce}
+			}
+		}
+		if who != from && last.nonce != 0 && w.price.over(last.price) {
+			out = append(out, last)
+		}
+	}
+	slices.SortFunc(out, func(a, b victim) int {
+		switch {
+		case b.price.over(a.price):
+			return -1
+		case a.price.over(b.price):
+			return 1
+		}
+		return cmp.Compare(b.age, a.age)
+	})
+	return out[:min(len(out), maxVictims)]
+}
+
+// makeRoom lets others give way to w of account from until it fits, or changes
+// nothing and reports false. CometBFT has them until it checks again, so what
+// gave way counts until the next block.
+func (p *pool) makeRoom(from peer.ID, w waiter, l poolLimits) bool {
+	size := int64(w.price.size)
+	if there := p.count + len(p.gone); there > 0 && (there >= l.most() || p.bytes+p.goneBytes+size > l.mostBytes()) {
+		return false
+	}
+	count, sum := p.count, p.bytes
+	fits := func() bool { return count == 0 || count < l.count && sum+size <= l.bytes }
+	if fits() {
+		return true
+	}
+	var way []victim
+	for _, v := range p.victims(from, w) {
+		way = append(way, v)
+		count, sum = count-1, sum-int64(v.price.size)
+		if fits() {
+			break
+		}
+	}
+	if !fits() {
+		return false
+	}
+	for _, v := range way {
+		delete(p.waiting[v.from], v.nonce)
+		p.gone[v.hash] = struct{}{}
+		p.goneBytes += int64(v.price.size)
+	}
+	p.count, p.bytes = count, sum
+	return true
+}
