@@ -126,6 +126,20 @@ func (m marketplace) register(name string) *testNode {
 // drop and +names to list.
 func (n *testNode) report(names ...string) {
 	n.m.Helper()
+	r := n.word(names...)
+	if err := n.send(r); err != nil {
+		n.m.Fatalf("height %d: report of %s: %v", n.m.View().Height(), n.name, err)
+	}
+}
+
+func (n *testNode) send(r mpow.Signed) error {
+	_, err := n.m.submit(n.name, Msg{Work: &mpow.Msg{Report: &r}})
+	return err
+}
+
+// word is the report that report sends.
+func (n *testNode) word(names ...string) mpow.Signed {
+	n.m.Helper()
 	if v := n.m.View(); v.Params().startsSlot(v.Height() + 1) {
 		n.m.Block() // the seed of a slot is the hash of its first block
 	}
@@ -155,9 +169,7 @@ func (n *testNode) report(names ...string) {
 	if err != nil {
 		n.m.Fatal(err)
 	}
-	if _, err := n.m.submit(n.name, Msg{Work: &mpow.Msg{Report: &signed}}); err != nil {
-		n.m.Fatalf("height %d: report of %s: %v", v.Height(), n.name, err)
-	}
+	return signed
 }
 
 // testSize is the size of all files of these tests.

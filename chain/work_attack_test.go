@@ -122,24 +122,95 @@ func TestEmptyListsAttestNothing(t *testing.T) {
 
 // TestALostReportBricksNobody: in Crust a report that was signed and never
 // arrived leaves the enclave ahead of the chain for good. Here the next one says
-// all of it again on top of what the chain has, and the slot is all it cost.
+// all of it again on top of what the chain has, and the slot is all it cost: the
+// pay of one, beside a node that lost none, and no workload for as long as a miss
+// is punished. That the lost one turns up later changes nothing.
 func TestALostReportBricksNobody(t *testing.T) {
+	m := newMarketplace(t)
+	a, b := m.register("n1"), m.register("n2")
+	m.place("user", "f", testSize, 600)
+	m.nextSlot()
+	a.report("f")
+	b.report("f")
+	m.nextSlot()
+	b.report()
+	before := *a
+	lost := a.word("g") // and it never arrives; what the enclave holds stays
+	*a = before
+	m.nextSlot()
+	a.report("g")
+	b.report()
+	n, _ := m.View().Node(a.id)
+	if n.Seq != 2 || n.Misses != 1 || n.FileBytes != 2*testSize || n.Generation != 0 {
+		t.Fatalf("node %+v", n)
+	}
+	free := m.View().Account(a.id).Free
+	if err := a.send(lost); err == nil || !strings.Contains(err.Error(), "is for slot 2, now is slot 3") {
+		t.Errorf("the lost report, late: %v", err)
+	}
+	if got, _ := m.View().Node(a.id); got.Seq != 2 || got.FileBytes != n.FileBytes || m.View().Account(a.id).Free != free {
+		t.Errorf("the lost report, late, changed the node to %+v, and its balance from %v to %v", got, free, m.View().Account(a.id).Free)
+	}
+	m.must("user", market.Msg{Settle: &market.Settle{Root: testRoot(t, "f").Bytes()}}) // its place is free: it has it again
+	punish := mpow.Slot(m.View().Params().Mpow.PunishSlots)
+	for range 8 {
+		m.nextSlot()
+		a.report()
+		b.report()
+		e := m.View().Stake(a.id)
+		if counts := m.View().Slot() > n.PunishedUntil+1; (e.Workload != 0) != counts {
+			t.Errorf("slot %d: workload %d; a miss in slot 2 is punished until %d", m.View().Slot(), e.Workload, n.PunishedUntil)
+		}
+	}
+	if n.PunishedUntil != 2+punish {
+		t.Errorf("punished until slot %d, want %d", n.PunishedUntil, 2+punish)
+	}
+	m.must("user", market.Msg{Settle: &market.Settle{Root: testRoot(t, "f").Bytes()}})
+	f := m.file("f")
+	mine, _ := f.Replica(a.id)
+	other, _ := f.Replica(b.id)
+	if mine.Seat == nil || mine.Generation != 0 || mine.Earned+1 != other.Earned || other.Earned < 10 {
+		t.Errorf("it earned %d parts, a node that lost no report %d; want one less", mine.Earned, other.Earned)
+	}
+}
+
+// TestAReportThatWasThoughtLost is on chain after all: what is built on the one
+// before it is refused, what is built on it goes on, and nothing counts twice.
+func TestAReportThatWasThoughtLost(t *testing.T) {
 	m := newMarketplace(t)
 	a := m.register("n1")
 	m.place("user", "f", testSize, 600)
 	m.nextSlot()
 	a.report("own")
-	m.nextSlot() // the report of this slot, which adds f, is signed and lost
-	lost := *a
-	lost.m = m
+	old, _ := m.View().Node(a.id)
 	m.nextSlot()
-	a.report("f")
-	n, _ := m.View().Node(a.id)
-	if n.Seq != 2 || n.Misses != 1 || n.FileBytes != 2*testSize || n.Generation != 0 {
-		t.Fatalf("node %+v", n)
+	a.report("f") // its host never hears of it
+	m.nextSlot()
+	stale := a.word()
+	r, err := stale.Report()
+	if err != nil {
+		t.Fatal(err)
 	}
-	if r, ok := m.file("f").Replica(a.id); !ok || r.Generation != 0 {
-		t.Errorf("replica %+v", r)
+	f := mpow.File{Root: testRoot(t, "f"), Size: testSize}
+	r.Seq, r.Prev, r.Added = old.Seq+1, old.Last, []mpow.File{f} // all of it once more, on top of the one before
+	if stale, err = r.Sign(a.key); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.send(stale); err == nil || !strings.Contains(err.Error(), "sequence 2, want 3") {
+		t.Errorf("built on an older head: %v", err)
+	}
+	// The slot's free report is spent on that; one that pays still makes the slot.
+	next := a.word()
+	paid, err := Sign(testKey(t, "n1"), Body{ChainID: m.View().ChainID(), Nonce: m.View().Account(a.id).Nonce + 1, Fee: coin.LODE,
+		Msg: Msg{Work: &mpow.Msg{Report: &next}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.SubmitTx(t.Context(), paid); err != nil {
+		t.Errorf("built on what is there: %v", err)
+	}
+	if n, _ := m.View().Node(a.id); n.Seq != 3 || n.Misses != 0 || n.FileBytes != 2*testSize || len(m.file("f").Replicas) != 1 {
+		t.Errorf("node %+v, replicas %+v", n, m.file("f").Replicas)
 	}
 }
 
