@@ -282,3 +282,32 @@ func TestPayoutsShowWhatAPayoutPays(t *testing.T) {
 		t.Errorf("payouts of nobody: %+v", got)
 	}
 }
+
+// TestHistoryTellsWhyPayStopped: an order and its nodes show who got a place, who
+// lost it, and why (spec §5.4).
+func TestHistoryTellsWhyPayStopped(t *testing.T) {
+	m := newMarketplaceWith(t, func(g *Genesis) { g.Params.Market.PaidReplicas = 1 })
+	a, b := m.register("n1"), m.register("n2")
+	m.place("user", "f", testSize, 600)
+	m.nextSlot()
+	a.report("f")
+	b.report("f")
+	for range 2 {
+		m.nextSlot()
+		b.report()
+	}
+	m.must("user", market.Msg{Settle: &market.Settle{Root: testRoot(t, "f").Bytes()}})
+	v, kinds := m.View(), []string{"seated", "unseated"}
+	shown := func(ps []Past) (out []string) {
+		for _, p := range ps {
+			out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s", p.Kind, map[peer.ID]string{a.id: "n1", b.id: "n2"}[p.Node], p.Why)))
+		}
+		return out
+	}
+	if got, want := shown(v.OrderHistory(testRoot(t, "f"), kinds, v.Height()+1, 9)), []string{"seated n2", "unseated n1 no report since slot 1", "seated n1"}; !slices.Equal(got, want) {
+		t.Errorf("the order tells %q, want %q", got, want)
+	}
+	if got, want := shown(v.AccountHistory(a.id, kinds, v.Height()+1, 9)), []string{"unseated n1 no report since slot 1", "seated n1"}; !slices.Equal(got, want) {
+		t.Errorf("n1 is told %q, want %q", got, want)
+	}
+}

@@ -142,6 +142,13 @@ func (s *state) tell(root cid.Cid, f market.File, e market.Effects) {
 	for _, r := range e.Added {
 		s.emit(Event{Kind: "listed", Who: r.Owner, Node: r.Node, Root: root, Bytes: f.Size})
 	}
+	for _, x := range e.Seats {
+		kind := "unseated"
+		if x.Gained {
+			kind = "seated"
+		}
+		s.emit(Event{Kind: kind, Who: x.Owner, Node: x.Node, Root: root, Why: x.Why})
+	}
 	for kind, happened := range []bool{e.Live, e.Renewed, e.Ended, e.Closed} {
 		if happened {
 			s.emit(Event{Kind: [...]string{"live", "renewed", "expired", "closed"}[kind], Root: root, Bytes: f.Size})

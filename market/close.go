@@ -27,7 +27,7 @@ func (p Params) Visit(f File, now Now) (File, Effects) {
 		p.touch(&out, now, &e)
 		if !p.renew(&out, now, &e) {
 			out.State, out.Staked, out.Term, out.Rate = Expired, 0, 0, Rate{}
-			out.unseat()
+			out.unseat(&e, "the order expired")
 			e.Ended = true
 		}
 	case Expired:
@@ -74,7 +74,7 @@ func (p Params) renew(f *File, now Now, e *Effects) bool {
 	f.Expiry = p.roundUp(max(f.Expiry, now.Height) + length)
 	p.fund(f, e, q.Amount(), 0)
 	p.fix(f, now)
-	p.seat(f, now)
+	p.seat(f, now, e)
 	e.Renewed = true
 	return true
 }

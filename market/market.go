@@ -235,6 +235,14 @@ type Loss struct {
 	Why       string
 }
 
+// A Seating is a place of a file that a holder was given or lost (spec §5.4).
+type Seating struct {
+	Node   peer.ID
+	Owner  peer.ID // as the replica was listed
+	Gained bool
+	Why    string // it was lost
+}
+
 // Effects are what an operation on a file means for everybody else. Money is
 // conserved: what the file holds after equals what it held before, plus Take,
 // less Pay and Grants, to the grain.
@@ -245,10 +253,11 @@ type Effects struct {
 
 	Added   []Replica // listed now
 	Removed []Loss
-	Live    bool // the first proof came
-	Renewed bool // a prepayment bought another length
-	Ended   bool // it expired; it closes one slot later unless somebody orders again
-	Closed  bool // the record is to be deleted
+	Seats   []Seating // in the order in which they changed hands
+	Live    bool      // the first proof came
+	Renewed bool      // a prepayment bought another length
+	Ended   bool      // it expired; it closes one slot later unless somebody orders again
+	Closed  bool      // the record is to be deleted
 
 	Shifts []Shift // in the storage power of nodes
 
@@ -266,6 +275,13 @@ func (e *Effects) pay(to peer.ID, x coin.Amount, why string) {
 func (e *Effects) grant(node peer.ID, v Vest) {
 	if v.Sum() > 0 {
 		e.Grants = append(e.Grants, Grant{Node: node, Vest: v})
+	}
+}
+
+// vacate notes that r loses its place, if it has one.
+func (e *Effects) vacate(r Replica, why string) {
+	if r.Seat != nil {
+		e.Seats = append(e.Seats, Seating{Node: r.Node, Owner: r.Owner, Why: why})
 	}
 }
 

@@ -124,19 +124,19 @@ func (p Params) extend(f File, payer peer.ID, m Place, now Now) (File, Effects, 
 	}
 	out := f.clone()
 	p.touch(&out, now, &e)
-	p.run(&out, now, m.Blocks)
+	p.run(&out, now, m.Blocks, &e)
 	p.fund(&out, &e, q.Amount(), m.Tip)
 	out.remember(payer)
 	p.fix(&out, now)
-	p.seat(&out, now)
+	p.seat(&out, now, &e)
 	return out, e, nil
 }
 
 // run lets a file run for a number of blocks more.
-func (p Params) run(f *File, now Now, blocks int64) {
+func (p Params) run(f *File, now Now, blocks int64, e *Effects) {
 	if f.State != Live || f.Expiry <= now.Height {
 		f.Expiry, f.Staked, f.Term = now.Height, 0, 0
-		f.unseat()
+		f.unseat(e, "the order expired")
 	}
 	f.State, f.Expiry, f.Term = Live, p.roundUp(f.Expiry+blocks), f.Term+blocks
 }

@@ -53,7 +53,7 @@ func (p Params) Prove(f File, c Claim, now Now) (File, Effects, error) {
 		return f, Effects{}, err
 	}
 	p.list(&out, c, now, &e)
-	p.seat(&out, now)
+	p.seat(&out, now, &e)
 	return out, e, nil
 }
 
@@ -82,7 +82,7 @@ func (p Params) first(f File, c Claim, now Now) (File, Effects, error) {
 		return out, e, nil
 	}
 	out.Size, out.Length = c.Size, kept[0].Blocks
-	p.run(&out, now, blocks)
+	p.run(&out, now, blocks, &e)
 	for _, y := range kept {
 		due := bytesFor(y, c.Size)
 		e.pay(y.Payer, y.Bytes-due, "file is smaller than paid for")
@@ -92,7 +92,7 @@ func (p Params) first(f File, c Claim, now Now) (File, Effects, error) {
 	e.Live = true
 	p.list(&out, c, now, &e)
 	p.fix(&out, now)
-	p.seat(&out, now)
+	p.seat(&out, now, &e)
 	return out, e, nil
 }
 
@@ -174,7 +174,7 @@ func (p Params) Drop(f File, node peer.ID, why string, now Now) (File, Effects, 
 	default:
 		p.remove(&out, i, now, &e, why)
 	}
-	p.seat(&out, now)
+	p.seat(&out, now, &e)
 	return out, e, nil
 }
 
@@ -192,6 +192,7 @@ func (p Params) remove(f *File, i int, now Now, e *Effects, why string) {
 	r := f.Replicas[i]
 	r.Vest = r.Vest.At(p.Window(now.Height))
 	e.grant(r.Node, r.Vest)
+	e.vacate(r, why)
 	e.shift(&r, 0)
 	e.Removed = append(e.Removed, Loss{Replica: r, Why: why})
 	f.Replicas = append(f.Replicas[:i], f.Replicas[i+1:]...)

@@ -3,6 +3,7 @@ package market
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"slices"
 
@@ -74,7 +75,8 @@ func (p Params) touch(f *File, now Now, e *Effects) {
 		}
 		p.accrue(f, &r, st, now)
 		owner := st.owner(r)
-		if st.Misses > r.Seat.Misses || st.Last+1 < s || slices.Contains(owners, owner) {
+		if why := lost(*r.Seat, st, s, slices.Contains(owners, owner)); why != "" {
+			e.vacate(r, why)
 			r.Seat = nil
 			late = append(late, r)
 			continue
@@ -83,7 +85,21 @@ func (p Params) touch(f *File, now Now, e *Effects) {
 		stay = append(stay, r)
 	}
 	f.Replicas = append(stay, late...)
-	p.seat(f, now)
+	p.seat(f, now, e)
+}
+
+// lost returns why the holder of a seat goes to the tail, empty while it stays:
+// its node missed a slot since, or its owner of now has another place (spec §5.4).
+func lost(seat Seat, st Standing, slot uint64, other bool) string {
+	switch {
+	case st.Last+1 < slot:
+		return fmt.Sprintf("no report since slot %d", st.Last)
+	case st.Misses > seat.Misses:
+		return fmt.Sprintf("slots missed: %d", st.Misses-seat.Misses)
+	case other:
+		return "its owner has another place"
+	}
+	return ""
 }
 
 // accrue books the parts that a holder earned since it was last settled: one
@@ -144,7 +160,7 @@ func (f *File) earn(r *Replica, n uint64) coin.Amount {
 // seat gives free places to the first in the queue whose turn has come, whose
 // node has not just missed a slot, and whose owner of now has none: nodes that
 // were listed apart may have joined a group since (spec §5.4).
-func (p Params) seat(f *File, now Now) {
+func (p Params) seat(f *File, now Now, e *Effects) {
 	s := p.slot(now.Height)
 	if f.State != Live || s >= p.slot(f.Expiry) {
 		return
@@ -176,14 +192,16 @@ func (p Params) seat(f *File, now Now) {
 		if st.Last < s {
 			r.Seat.Base++ // it takes the place with the report that is still to come
 		}
+		e.Seats = append(e.Seats, Seating{Node: r.Node, Owner: r.Owner, Gained: true})
 		owners = append(owners, st.owner(*r))
 		free--
 	}
 }
 
 // unseat empties all places.
-func (f *File) unseat() {
+func (f *File) unseat(e *Effects, why string) {
 	for i := range f.Replicas {
+		e.vacate(f.Replicas[i], why)
 		f.Replicas[i].Seat = nil
 	}
 }

@@ -3,6 +3,8 @@ package market_test
 import (
 	"fmt"
 	"math/rand"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -95,6 +97,57 @@ func TestAHolderThatMissedAndCameBackHasLostItsPlace(t *testing.T) { // spec §5
 	if got, want := w.file.Replicas[1].Vest.Sum(), w.file.Rate.Pool.Part(3, w.file.Rate.Parts); got != want {
 		t.Errorf("n1 got %d, want three slots, %d", got, want)
 	}
+}
+
+// Who gains a place and who loses it is told, and why: nothing else explains why
+// pay begins and stops (spec §5.4).
+func TestPlacesTellWhoGainsAndLosesThem(t *testing.T) {
+	w := newWorld(t)
+	w.p.PaidReplicas = 1
+	names := map[peer.ID]string{who("n1"): "n1", who("n2"): "n2"}
+	want := func(step string, lines ...string) {
+		t.Helper()
+		var got []string
+		for _, x := range w.told {
+			sign := "-"
+			if x.Gained {
+				sign = "+"
+			}
+			got = append(got, strings.TrimSpace(sign+names[x.Node]+" "+x.Why))
+		}
+		if !slices.Equal(got, lines) {
+			t.Errorf("%s: told %q, want %q", step, got, lines)
+		}
+		w.told = nil
+	}
+	w.must(w.place("user", 1<<20, 600, 0))
+	want("placed")
+	w.must(w.prove("n1", 1<<20))
+	want("proved", "+n1")
+	w.must(w.prove("n2", 1<<20))
+	want("a second holder waits")
+	w.nextSlot()
+	w.report("n2")
+	w.nextSlot()
+	w.report("n2")
+	w.must(w.settle())
+	want("n1 is silent", "-n1 no report since slot 1", "+n2")
+	w.nextSlot()
+	w.report("n1")
+	w.nextSlot()
+	w.report("n1")
+	w.report("n2")
+	w.must(w.settle())
+	want("n2 missed one slot", "-n2 slots missed: 1", "+n1")
+	w.must(w.drop("n1"))
+	want("n1 drops the file", "-n1 dropped", "+n2")
+	for w.slot()+1 < uint64(w.file.Expiry/w.p.SlotBlocks) {
+		w.nextSlot()
+		w.report("n2")
+	}
+	want("nothing happens")
+	w.at(w.file.Expiry)
+	want("it is over", "-n2 the order expired")
 }
 
 func TestTurn(t *testing.T) { // spec §5.4

@@ -58,6 +58,7 @@ type world struct {
 	paid   map[peer.ID]coin.Amount // what left the market, by account and pot
 	taken  coin.Amount             // what came in
 	last   market.Effects
+	told   []market.Seating // all places that changed hands
 
 	powerLimit int // replicas that the power queue moves in a block
 }
@@ -94,6 +95,7 @@ func (w *world) apply(before market.File, f market.File, e market.Effects, err e
 		w.t.Fatalf("height %d: file holds %d, want %d = %d + %d in - %d out: %+v", w.height, got, want, held, e.Take, e.Out(), e)
 	}
 	w.file, w.last = w.p.Queue(f, w.height), e
+	w.told = append(w.told, e.Seats...)
 	for _, x := range e.Shifts {
 		if w.nodes[x.Node].Generation != x.Generation {
 			continue

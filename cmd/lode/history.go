@@ -13,7 +13,7 @@ import (
 
 // What a history shows unless --kind says otherwise: reports come every slot and tell an account little.
 const (
-	payKinds   = "collected,listed,unlisted,dropped,rewarded,slashed,registered,lapsed"
+	payKinds   = "collected,listed,seated,unseated,unlisted,dropped,rewarded,slashed,registered,lapsed"
 	stakeKinds = "bonded,unbonded,rebonded,withdrawn,candidate,guaranteed,guarantee_cut,chilled,rewarded,slashed,unjailed"
 )
 
