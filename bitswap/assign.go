@@ -250,7 +250,8 @@ func (s *schedule) dial(f *file) {
 }
 
 // impatient lets the fallback join in for wants that have waited too long for a
-// first connection: neither path waits for the other to end.
+// connection, the first or one in place of the last that was lost: neither path
+// waits for the other to end.
 func (s *schedule) impatient(f *file) {
 	for i := range f.cands {
 		if p := f.cands[i].p; p.link == linkUp && s.now >= p.until {
@@ -258,7 +259,7 @@ func (s *schedule) impatient(f *file) {
 		}
 	}
 	for _, w := range f.ready.all {
-		if !w.ahead && s.now-w.born >= s.lim.Patience {
+		if !w.ahead && s.now-max(w.born, f.cut) >= s.lim.Patience {
 			s.orphan(w)
 		}
 	}

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/ipfs/boxo/blockstore"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p"
@@ -15,16 +17,37 @@ import (
 	"github.com/lode-node/lode/bitswap"
 )
 
+// A heldUp store gives some blocks, and the others once it is opened.
+type heldUp struct {
+	blockstore.Blockstore
+	left   atomic.Int64
+	opened chan struct{}
+}
+
+func (s *heldUp) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
+	if s.left.Add(-1) < 0 {
+		select {
+		case <-s.opened:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return s.Blockstore.Get(ctx, c)
+}
+
 func TestReconnectResends(t *testing.T) { // reference BS-26
 	ctx := testContext(t)
-	src := newStore()
+	src := &heldUp{Blockstore: newStore(), opened: make(chan struct{})}
+	src.left.Store(1 << 20)
 	root, data := addFile(t, src, 16<<20, 30)
+	src.left.Store(9)
 	a, _ := stockPeer(t, src)
 	h := newHost(t)
 	ex := newExchange(t, bitswap.Config{Host: h, Holders: held(root, info(a))})
 	cut := make(chan struct{})
 	go func() {
 		defer close(cut)
+		defer close(src.opened)
 		for ctx.Err() == nil {
 			if f, ok := ex.LastFetch(root); ok && f.Bytes > 1<<20 {
 				if err := h.Network().ClosePeer(a.ID()); err != nil {
@@ -37,7 +60,24 @@ func TestReconnectResends(t *testing.T) { // reference BS-26
 	}()
 	f := fetched(t, ctx, ex, root, data)
 	<-cut
-	if f.Path != "holders" {
+	f, _ = ex.Trace(f.ID)
+	lost, connected := int64(0), 0
+	for _, st := range f.Steps {
+		switch {
+		case st.What == bitswap.StepConnected:
+			connected++
+		case st.What == bitswap.StepStall, st.What == bitswap.StepFailed && st.Why != "no answer, or connection lost":
+			lost = 0 // whatever follows has another cause
+		case st.What == bitswap.StepFailed:
+			lost = st.At
+		case st.What == bitswap.StepFallback && lost > 0 && st.At-lost < 400_000:
+			t.Errorf("the fallback was called %d µs after the connection was lost, before a dial could fail:\n%+v", st.At-lost, f.Steps)
+		}
+	}
+	if connected < 2 {
+		t.Errorf("connected %d times, want the holder dialled again: %+v", connected, f.Steps)
+	}
+	if !f.Fallback && f.Path != "holders" {
 		t.Errorf("path %q, want the holder alone", f.Path)
 	}
 }

@@ -114,7 +114,7 @@ func (e *Exchange) dial(p peer.ID) {
 	if e.closed {
 		return
 	}
-	if err != nil {
+	if err != nil && e.cfg.Host.Network().Connectedness(p) != libnet.Connected { // it may have dialled us meanwhile
 		e.m.dials.WithLabelValues("failed").Inc()
 		e.fail(p, "dial: "+firstLine(err))
 		e.sched.gone(e.now(), p)
@@ -128,6 +128,14 @@ func (e *Exchange) dial(p peer.ID) {
 	}
 	e.sched.connected(e.now(), p, took.Microseconds()/dialTrips)
 	e.act()
+}
+
+// cutOff tells the scheduler that the connection to p is lost. While p is being
+// dialled that is old news. The caller holds mu, and calls act.
+func (e *Exchange) cutOff(p peer.ID) {
+	if x := e.sched.peers[p]; x != nil && x.link == linkUp {
+		e.sched.gone(e.now(), p)
+	}
 }
 
 // concerned lists the open fetches that have p among their candidates. The

@@ -35,7 +35,9 @@ func (s *schedule) met(p *speer, rtt int64, rough bool) {
 }
 
 // gone notes that p cannot be asked: a lost connection, a failed dial or a
-// failed send. What was asked of it is asked of others.
+// failed send. What was asked of it is asked of others. A connection that did its
+// work may be back in a moment: it is dialled at once, and counts as a hope until
+// that has failed.
 func (s *schedule) gone(now int64, id peer.ID) {
 	s.now = now
 	p := s.peers[id]
@@ -45,15 +47,29 @@ func (s *schedule) gone(now int64, id peer.ID) {
 	dialled := p.link == linkDialing
 	p.link = linkNone
 	p.flow = flow{}
+	if !dialled {
+		s.lostLink(p)
+	}
 	if dialled || len(p.asked) > 0 {
 		s.book(p, credit.Event{Kind: credit.Failed, Duty: s.owes(p)})
-		p.redial = s.now + s.lim.Backoff<<min(p.strikes, 6)
+		if dialled || p.strikes > 0 {
+			p.redial = s.now + s.lim.Backoff<<min(p.strikes, 6)
+		}
 		p.strikes++
 	}
 	p.silent = 0
 	s.takeBack(p, false)
 	s.staleAll()
 	s.settle()
+}
+
+// lostLink has the files of p wait for its connection as for a first one.
+func (s *schedule) lostLink(p *speer) {
+	for _, f := range s.active {
+		if f.cand(p) != nil {
+			f.cut = s.now
+		}
+	}
 }
 
 // bytes notes how many bytes in all have come from p over its connection, and

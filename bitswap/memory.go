@@ -18,6 +18,7 @@ type file struct {
 	ready  ranking[*want] // wants that nobody has been asked for
 	parked []*want
 	unpark int64 // when parked wants are looked at again
+	cut    int64 // when a connection to one who may be asked was last lost
 	stale  bool  // who is connected may not be who should be
 }
 

@@ -67,7 +67,7 @@ func (o *outbox) send() {
 			e.mu.Lock()
 			o.ops = nil
 			e.fail(o.id, "send: "+firstLine(err))
-			e.sched.gone(e.now(), o.id)
+			e.cutOff(o.id)
 			e.act()
 			e.mu.Unlock()
 		}

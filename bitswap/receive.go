@@ -87,7 +87,7 @@ func (e *Exchange) PeerDisconnected(p peer.ID) {
 	e.server.disconnected(p)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.sched.gone(e.now(), p)
+	e.cutOff(p)
 	e.ear.forget(p)
 	if o := e.outs[p]; o != nil && !o.running {
 		delete(e.outs, p)

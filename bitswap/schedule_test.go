@@ -285,16 +285,50 @@ func TestLostConnectionGivesWantsToOthers(t *testing.T) {
 	s.want(start, key(0), pieces(key(0))...)
 	s.take()
 	s.gone(start+ms, "a")
-	expect(t, s, "gone", "book a failed duty", "ask b 0")
+	expect(t, s, "gone", "book a failed duty", "ask b 0", "dial a")
 	s.gone(start+2*ms, "b")
-	got := say(s.take())
-	if !slices.Contains(got, "fallback 0") {
-		t.Errorf("both gone: got %q, want the fallback", got)
-	}
-	advance(s, start+2*sec)
+	expect(t, s, "both gone", "book b failed duty", "dial b")
+	s.gone(start+3*ms, "a")
+	expect(t, s, "one dial failed", "book a failed duty")
+	s.gone(start+4*ms, "b")
+	expect(t, s, "both dials failed", "book b failed duty", "fallback 0")
+	advance(s, start+3*sec)
 	if got := say(s.take()); !slices.Contains(got, "dial a") || !slices.Contains(got, "dial b") {
 		t.Errorf("after the pause: got %q, want both dialled", got)
 	}
+}
+
+func TestALostConnectionIsHopedForBeforeTheFallback(t *testing.T) { // reference BS-26
+	s := testSchedule()
+	s.holders(start, key(0), []source{known("a", 20*ms)})
+	s.want(start, key(0), pieces(keys(0, 2)...)...)
+	s.block(start+20*ms, "a", key(0), block)
+	for now := start + 25*ms; now < start+sec; now += 25 * ms { // the second one comes slowly
+		s.bytes(now, "a", uint64(now-start), 0)
+		s.tick(now)
+	}
+	s.take()
+	s.gone(start+sec, "a")
+	expect(t, s, "lost", "book a failed duty", "dial a")
+	advance(s, start+sec+450*ms)
+	expect(t, s, "being dialled")
+	s.connected(start+sec+460*ms, "a", 0)
+	expect(t, s, "back", "ask a 1")
+	s.gone(start+sec+470*ms, "a")
+	expect(t, s, "lost again before it gave anything", "book a failed duty", "fallback 1")
+}
+
+func TestTheFallbackDoesNotWaitForALostConnectionToComeBack(t *testing.T) {
+	s := testSchedule()
+	s.holders(start, key(0), []source{known("a", 20*ms)})
+	s.want(start, key(0), pieces(key(0))...)
+	s.take()
+	s.gone(start+10*ms, "a")
+	expect(t, s, "lost", "book a failed duty", "dial a")
+	advance(s, start+485*ms)
+	expect(t, s, "patient")
+	advance(s, start+535*ms)
+	expect(t, s, "no longer", "fallback 0")
 }
 
 func TestFallbackDoesNotWaitForADialToTimeOut(t *testing.T) {
@@ -322,6 +356,7 @@ func TestPeerBelowTheFloorIsAskedOnlyIfNobodyIsLeft(t *testing.T) { // spec §7.
 		}
 	}
 	s.gone(start+ms, "slow")
+	s.gone(start+2*ms, "slow") // dialled in vain
 	asked := 0
 	for _, a := range s.take() {
 		if a.kind == doAsk && a.peer == "low" {
