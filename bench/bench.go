@@ -13,15 +13,15 @@ import (
 
 // Clients of a cell: who fetches, and from which servers.
 const (
-	Lode     = "lode"      // our exchange, from our servers
-	LodeWild = "lode-wild" // our exchange, from boxo's servers
-	Wide     = "lode-wide" // as lode, but that the fetching host has the receive window of our node
-	WideWild = "wide-wild" // as lode-wild, likewise
-	Stock    = "stock"     // boxo's client with its defaults, from boxo's servers
-	Raw      = "raw"       // one libp2p stream from one holder: the limit of a link
-	SHA256   = "sha256"    // one core hashing: the limit of the machine
-	Kubo     = "kubo"      // a kubo daemon, from boxo's servers
-	Rainbow  = "rainbow"   // a rainbow daemon, from boxo's servers
+	Lode       = "lode"        // our exchange on a host with the receive window of our node, from our servers
+	LodeWild   = "lode-wild"   // the same, from boxo's servers
+	Narrow     = "lode-narrow" // as lode, but that the fetching host has libp2p's own receive window
+	NarrowWild = "narrow-wild" // as lode-wild, likewise
+	Stock      = "stock"       // boxo's client with its defaults, from boxo's servers
+	Raw        = "raw"         // one libp2p stream from one holder, to a host like ours: the limit of a link
+	SHA256     = "sha256"      // one core hashing: the limit of the machine
+	Kubo       = "kubo"        // a kubo daemon, from boxo's servers
+	Rainbow    = "rainbow"     // a rainbow daemon, from boxo's servers
 )
 
 // The sets of cells.

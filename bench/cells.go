@@ -165,20 +165,20 @@ func Cells(set string) []Cell {
 
 // widened gives the cells of the quick set the rounds and clients for which the
 // full set has the time: enough single blocks for a tail, one raw stream as the
-// limit of a block, and the receive window of our node.
+// limit of a block, and what the receive window of our node is worth.
 func widened(cells []Cell) []Cell {
 	for i, c := range cells {
 		switch c.Name {
 		case cellBlock32K:
 			cells[i].Rounds, cells[i].Clients = 20, []string{Lode, Stock, Raw}
 		case cellBlock1M:
-			cells[i].Rounds, cells[i].Clients = 12, []string{Lode, Wide, WideWild, Stock, Raw}
+			cells[i].Rounds, cells[i].Clients = 12, []string{Lode, LodeWild, Narrow, Stock, Raw}
 		case cellCold:
 			cells[i].Rounds = 12
 		case cellOne1M:
-			cells[i].Clients = []string{Lode, Wide, WideWild, Stock, Raw}
+			cells[i].Clients = []string{Lode, LodeWild, Narrow, Stock, Raw}
 		case cellFour1M:
-			cells[i].Clients = []string{Lode, LodeWild, Wide, WideWild, Stock}
+			cells[i].Clients = []string{Lode, LodeWild, Narrow, NarrowWild, Stock}
 		}
 	}
 	return cells
@@ -196,7 +196,7 @@ func shapes() []Cell {
 		file("four-256K-1G", 1024*mib, 256*kib, alike(4, far), 3, both...).within(150),
 		reading(file("cat-one-256K-50ms", 64*mib, 256*kib, alike(1, far), 3, both...)).within(48),
 		reading(file("cat-four-256K-50ms", 64*mib, 256*kib, alike(4, far), 3, both...)).within(48),
-		file("four-256K-50ms", 64*mib, 256*kib, alike(4, far), 3, Lode, LodeWild, WideWild, Stock).within(45),
+		file("four-256K-50ms", 64*mib, 256*kib, alike(4, far), 3, Lode, LodeWild, NarrowWild, Stock).within(45),
 		file("sixteen-256K-50ms", 64*mib, 256*kib, alike(16, far), 3, both...),
 		file("sixteen-1M-50ms", 64*mib, mib, alike(16, far), 3, both...),
 		file("four-256K-0ms", 64*mib, 256*kib, alike(4, Link{}), 3, both...),

@@ -79,11 +79,12 @@ func (r *Report) liars() {
 }
 
 // general are the ratios of ours to the yardsticks in a cell, above one if we are
-// better: to stock, and to daemons; in front, how a larger window does.
+// better: to stock, and to daemons; in front, how ours does from boxo's servers,
+// and with a smaller window.
 func general(c Cell) (ks []kept) {
 	for _, k := range toStock(c) {
 		ks = append(ks, k)
-		for _, x := range []struct{ as, ours, yard string }{{"wide-", Wide, Stock}, {"wide-wild-", WideWild, Stock}, {"kubo-", Lode, Kubo}, {"rainbow-", Lode, Rainbow}} {
+		for _, x := range []struct{ as, ours, yard string }{{"wild-", LodeWild, Stock}, {"narrow-", Narrow, Stock}, {"narrow-wild-", NarrowWild, Stock}, {"kubo-", Lode, Kubo}, {"rainbow-", Lode, Rainbow}} {
 			y := k
 			y.name, y.client, y.client2 = x.as+k.name, x.ours, x.yard
 			ks = append(ks, y)

@@ -45,7 +45,7 @@ type side struct {
 
 // sideOf names the make of the servers that a client fetches from.
 func sideOf(client string) string {
-	if client == Lode || client == Wide {
+	if client == Lode || client == Narrow {
 		return Lode
 	}
 	return Stock
@@ -159,7 +159,7 @@ func (sc *scene) run(ctx context.Context, client string, round int) (s Sample, o
 		return s, others, err
 	}
 	window := uint32(0)
-	if client == Wide || client == WideWild {
+	if client == Lode || client == LodeWild {
 		window = node.DefaultWindow
 	}
 	h, err := newHost(window)

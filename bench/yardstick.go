@@ -50,7 +50,7 @@ func serveRaw(h host.Host) {
 // holder.
 func (sc *scene) raw(ctx context.Context, sd *side, sample *Sample) (others float64, err error) {
 	v := sample.Values
-	h, err := newHost(0)
+	h, err := newHost(node.DefaultWindow)
 	if err != nil {
 		return 0, err
 	}
@@ -114,13 +114,14 @@ func hashAll(v map[string]float64, on *content) (others float64) {
 // yardsticks tells how each is set.
 func yardsticks() map[string]string {
 	return map[string]string{
-		Stock:    "boxo bitswap.New with no option: client and server; TCP, noise, yamux as libp2p sets them; providers of everything named at once by routing",
-		LodeWild: "our client against the servers of stock",
-		Raw:      "one libp2p stream from the first holder, connected before",
-		SHA256:   "crypto/sha256 on one core",
-		Wide:     fmt.Sprintf("our client and servers; the fetching host lets a peer send %d KiB on a fresh stream, as our node does, in place of libp2p's 256", node.DefaultWindow>>10),
-		WideWild: "our client with that window against the servers of stock",
-		Kubo:     daemonNotes[Kubo],
-		Rainbow:  daemonNotes[Rainbow],
+		Stock:      "boxo bitswap.New with no option: client and server; TCP, noise, yamux as libp2p sets them; providers of everything named at once by routing",
+		Lode:       fmt.Sprintf("our client and servers; the fetching host lets a peer send %d KiB on a fresh stream, as our node does by default, in place of libp2p's 256", node.DefaultWindow>>10),
+		LodeWild:   "the same client against the servers of stock",
+		Narrow:     "our client with libp2p's window, and our servers",
+		NarrowWild: "our client with libp2p's window against the servers of stock",
+		Raw:        "one libp2p stream from the first holder, connected before, to a host with our window",
+		SHA256:     "crypto/sha256 on one core",
+		Kubo:       daemonNotes[Kubo],
+		Rainbow:    daemonNotes[Rainbow],
 	}
 }

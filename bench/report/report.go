@@ -111,7 +111,7 @@ func newPage(r bench.Report) page {
 		stable = append(stable, d)
 	}
 	p.Kept = dots(stable, "ratio, logarithmic; ↓ = lower is better; the bar is the 95 % interval")
-	p.Others = dots(others, "ours against stock, kubo- and rainbow- against these, wide- with our receive window; logarithmic; right of 1 we are better")
+	p.Others = dots(others, "ours against stock, kubo- and rainbow- against these, wild- from boxo's servers, narrow- without our receive window; logarithmic; right of 1 we are better")
 	for _, c := range r.Cells {
 		p.Cells = append(p.Cells, newCell(r, c))
 	}
