@@ -72,7 +72,25 @@ type tap struct {
 
 func newTap(h host.Host) *tap { return &tap{Host: h, asked: map[peer.ID]bool{}} }
 
-func counted(id protocol.ID) bool { return strings.HasPrefix(string(id), "/ipfs/bitswap") }
+// counted tells if what is said by a protocol counts: boxo's and our Bitswap.
+func counted(id protocol.ID) bool { return strings.Contains(string(id), "/bitswap") }
+
+// Network is that of the host, on which our exchange opens its streams.
+func (t *tap) Network() network.Network { return tappedNetwork{t.Host.Network(), t} }
+
+type tappedNetwork struct {
+	network.Network
+	t *tap
+}
+
+// NewStream is as that of the network. What it negotiates does not count.
+func (n tappedNetwork) NewStream(ctx context.Context, p peer.ID) (network.Stream, error) {
+	s, err := n.Network.NewStream(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return &tapped{Stream: s, t: n.t, preamble: 2}, nil
+}
 
 // NewStream is as that of the host.
 func (t *tap) NewStream(ctx context.Context, p peer.ID, ids ...protocol.ID) (network.Stream, error) {
@@ -110,9 +128,10 @@ type tapped struct {
 	network.Stream
 	t *tap
 
-	left  uint64 // bytes of the message under way that are to come
-	size  uint64 // of the next message, as far as its prefix is read
-	shift uint
+	left     uint64 // bytes of the message under way that are to come
+	size     uint64 // of the next message, as far as its prefix is read
+	shift    uint
+	preamble int // messages to come that are of multistream
 }
 
 // Read counts bytes, and messages by their length prefixes.
@@ -138,7 +157,11 @@ func (s *tapped) follow(b []byte) (messages uint64) {
 		s.shift += 7
 		if b[0] < 0x80 {
 			s.left, s.size, s.shift = s.size, 0, 0
-			messages++
+			if s.preamble > 0 {
+				s.preamble--
+			} else {
+				messages++
+			}
 		}
 		b = b[1:]
 	}

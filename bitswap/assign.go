@@ -1,7 +1,6 @@
 package bitswap
 
 import (
-	"math"
 	"slices"
 
 	"github.com/ipfs/go-cid"
@@ -213,8 +212,7 @@ func (s *schedule) ask(w *want, p *speer, t *Trigger) {
 	p.lastAsk = s.now
 	p.asked = append(p.asked, w)
 	p.inflight += w.size
-	prio := math.MaxInt32 - int32(w.seq%(1<<30))
-	s.out = append(s.out, action{kind: doAsk, peer: p.id, cid: w.cid, prio: prio, hedge: hedge, choice: why})
+	s.out = append(s.out, action{kind: doAsk, peer: p.id, cid: w.cid, prio: w.prio(), hedge: hedge, choice: why})
 }
 
 // dial connects to the best holders: four at once, more while wants find no

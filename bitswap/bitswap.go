@@ -30,6 +30,7 @@ import (
 	"github.com/ipfs/boxo/exchange"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
+	libnet "github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/routing"
 	"github.com/prometheus/client_golang/prometheus"
@@ -94,7 +95,8 @@ type Exchange struct {
 	ear      *ear
 	net      network.BitSwapNetwork
 	heard    streams
-	links    *network.ConnectEventManager // of net, for streams that we read ourselves
+	ask      func(ctx context.Context, p peer.ID, sure bool) (libnet.Stream, error) // openWant
+	links    *network.ConnectEventManager                                           // of net, for streams that we read ourselves
 	client   *client.Client
 	server   blockServer
 	receipts *receipts // nil: nothing is asked or paid
@@ -186,6 +188,7 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 	e.tags = &tagger{tell: cfg.Host.ConnManager(), told: lru[peer.ID, int64](peersNoted)}
 	e.ctx, e.cancel = context.WithCancel(ctx)
 	e.ear = &ear{Host: cfg.Host}
+	e.ask = e.openWant
 	e.links = network.NewConnectEventManager()
 	e.net = bsnet.NewFromIpfsHost(e.ear, bsnet.WithConnectEventManager(e.links))
 	if cfg.Web != nil && cfg.Strategy == Enforce {
@@ -298,7 +301,7 @@ func (e *Exchange) Close() error {
 		}
 		e.mu.Unlock()
 		e.cancel()
-		for _, p := range bitswapIDs {
+		for _, p := range e.taken() {
 			e.cfg.Host.RemoveStreamHandler(p)
 		}
 		e.heard.close()

@@ -42,7 +42,11 @@ func TestReconnectResends(t *testing.T) { // reference BS-26
 	root, data := addFile(t, src, 16<<20, 30)
 	src.left.Store(9)
 	a, _ := stockPeer(t, src)
-	h := newHost(t)
+	h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableMetrics()) // so that the holder cannot dial it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
 	ex := newExchange(t, bitswap.Config{Host: h, Holders: held(root, info(a))})
 	cut := make(chan struct{})
 	go func() {
@@ -71,11 +75,11 @@ func TestReconnectResends(t *testing.T) { // reference BS-26
 		case st.What == bitswap.StepFailed:
 			lost = st.At
 		case st.What == bitswap.StepFallback && lost > 0 && st.At-lost < 400_000:
-			t.Errorf("the fallback was called %d µs after the connection was lost, before a dial could fail:\n%+v", st.At-lost, f.Steps)
+			t.Errorf("the fallback was called %d µs after the connection was lost, before a dial could fail", st.At-lost)
 		}
 	}
 	if connected < 2 {
-		t.Errorf("connected %d times, want the holder dialled again: %+v", connected, f.Steps)
+		t.Errorf("connected %d times, want the holder dialled again", connected)
 	}
 	if !f.Fallback && f.Path != "holders" {
 		t.Errorf("path %q, want the holder alone", f.Path)

@@ -84,7 +84,7 @@ func (e *Exchange) candidates(files []cid.Cid, sources []peer.AddrInfo) []source
 			seen[a.ID] = true
 			out = append(out, source{
 				Candidate: credit.Candidate{ID: a.ID, Entry: e.ledger.get(a.ID).At(e.cfg.Credit, now), Prior: e.prior(a.ID), Duty: duty},
-				Connected: e.cfg.Host.Network().Connectedness(a.ID) == libnet.Connected,
+				Connected: e.connected(a.ID),
 				RTT:       e.ear.roundTrip(a.ID),
 			})
 		}
@@ -114,7 +114,7 @@ func (e *Exchange) dial(p peer.ID) {
 	if e.closed {
 		return
 	}
-	if err != nil && e.cfg.Host.Network().Connectedness(p) != libnet.Connected { // it may have dialled us meanwhile
+	if err != nil && !e.connected(p) { // it may have dialled us meanwhile
 		e.m.dials.WithLabelValues("failed").Inc()
 		e.fail(p, "dial: "+firstLine(err))
 		e.sched.gone(e.now(), p)
@@ -128,6 +128,11 @@ func (e *Exchange) dial(p peer.ID) {
 	}
 	e.sched.connected(e.now(), p, took.Microseconds()/dialTrips)
 	e.act()
+}
+
+// connected reports whether there is a connection to p that may carry blocks.
+func (e *Exchange) connected(p peer.ID) bool {
+	return e.cfg.Host.Network().Connectedness(p) == libnet.Connected
 }
 
 // cutOff tells the scheduler that the connection to p is lost. While p is being

@@ -1,6 +1,7 @@
 package bitswap
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -10,35 +11,45 @@ import (
 	"time"
 
 	bsmsg "github.com/ipfs/boxo/bitswap/message"
-	"github.com/ipfs/boxo/bitswap/network"
+	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/host"
 	libnet "github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/lode-node/lode/credit"
 )
 
-// A wire records what is sent, with the time since it was made. Anything but
-// sending is not to be called.
+// A wire records what is sent, with the time since it was made.
 type wire struct {
-	network.BitSwapNetwork
-	begun time.Time
-	sent  chan string
+	begun   time.Time
+	sent    chan string
+	streams chan *wireStream
 }
 
-func (w *wire) NewMessageSender(_ context.Context, p peer.ID, _ *network.MessageSenderOpts) (network.MessageSender, error) {
-	return &wireSender{w, p}, nil
+func (w *wire) open(_ context.Context, p peer.ID, _ bool) (libnet.Stream, error) {
+	s := &wireStream{w: w, p: p, end: make(chan struct{})}
+	w.streams <- s
+	return s, nil
 }
 
-type wireSender struct {
-	w *wire
-	p peer.ID
+// A wireStream hears nothing. What it does not have is not to be called.
+type wireStream struct {
+	libnet.Stream
+	w    *wire
+	p    peer.ID
+	end  chan struct{}
+	once sync.Once
 }
 
-func (s *wireSender) SendMsg(_ context.Context, m bsmsg.BitSwapMessage) error {
+func (s *wireStream) Write(b []byte) (int, error) {
+	m, _, err := bsmsg.FromNet(bytes.NewReader(b))
+	if err != nil {
+		return 0, err
+	}
 	for _, e := range m.Wantlist() {
 		verb := "want"
 		if e.Cancel {
@@ -46,20 +57,34 @@ func (s *wireSender) SendMsg(_ context.Context, m bsmsg.BitSwapMessage) error {
 		}
 		s.w.sent <- fmt.Sprintf("%v %s %s", time.Since(s.w.begun).Round(25*time.Millisecond), verb, string(s.p))
 	}
+	return len(b), nil
+}
+
+func (s *wireStream) Read([]byte) (int, error) {
+	<-s.end
+	return 0, libnet.ErrReset
+}
+
+func (s *wireStream) Reset() error {
+	s.once.Do(func() { close(s.end) })
 	return nil
 }
-func (s *wireSender) Reset() error       { return nil }
-func (s *wireSender) SupportsHave() bool { return true }
 
-// alone is a host without connections.
+func (s *wireStream) SetWriteDeadline(time.Time) error { return nil }
+func (s *wireStream) Protocol() protocol.ID            { return bsnet.ProtocolBitswap }
+func (s *wireStream) Scope() libnet.StreamScope        { return &libnet.NullScope{} }
+
+// alone is a host that takes itself for connected, and measures nothing.
 type alone struct{ host.Host }
 
-func (alone) Network() libnet.Network          { return nobody{} }
-func (alone) ConnManager() connmgr.ConnManager { return connmgr.NullConnMgr{} }
+func (alone) Network() libnet.Network                      { return nobody{} }
+func (alone) ConnManager() connmgr.ConnManager             { return connmgr.NullConnMgr{} }
+func (alone) Connect(context.Context, peer.AddrInfo) error { return nil }
 
 type nobody struct{ libnet.Network }
 
-func (nobody) ConnsToPeer(peer.ID) []libnet.Conn { return nil }
+func (nobody) ConnsToPeer(peer.ID) []libnet.Conn          { return nil }
+func (nobody) Connectedness(peer.ID) libnet.Connectedness { return libnet.Connected }
 
 // clockOnly is an exchange with a clock and a wire, and nothing else.
 func clockOnly(ctx context.Context, t *testing.T) (*Exchange, *wire) {
@@ -71,9 +96,9 @@ func clockOnly(ctx context.Context, t *testing.T) (*Exchange, *wire) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{begun: time.Now(), sent: make(chan string, 100)}
+	w := &wire{begun: time.Now(), sent: make(chan string, 100), streams: make(chan *wireStream, 100)}
 	e := &Exchange{
-		cfg: Config{Strategy: Enforce, Credit: credit.Default()}, net: w, ear: &ear{Host: alone{}}, ledger: led, m: m, log: slog.New(slog.DiscardHandler),
+		cfg: Config{Strategy: Enforce, Credit: credit.Default()}, ask: w.open, ear: &ear{Host: alone{}}, ledger: led, m: m, log: slog.New(slog.DiscardHandler),
 		started: time.Now(), kick: make(chan struct{}, 1), sched: newSchedule(defaults(), credit.Default(), 1),
 		open: map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, ahead: map[cid.Cid]*session{}, outs: map[peer.ID]*outbox{},
 		recent: lru[cid.Cid, *record](10), index: lru[string, cid.Cid](10), trouble: lru[peer.ID, Failure](10),
@@ -118,7 +143,47 @@ func TestClockMovesAWantOffASilentPeer(t *testing.T) { // spec §7.2, §7.3
 			t.Errorf("%d blocks wanted, idle %v", n, e.sched.idle())
 		}
 		e.mu.Unlock()
-		e.cancel()
-		e.wg.Wait()
+		e.end()
+	})
+}
+
+// end is what Close does to an exchange that is a clock and a wire.
+func (e *Exchange) end() {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.cancel()
+	e.heard.close()
+	e.wg.Wait()
+}
+
+func TestWhatWasAskedIsAskedAgainWhenTheStreamEnds(t *testing.T) { // reference BS-26
+	synctest.Test(t, func(t *testing.T) {
+		e, w := clockOnly(t.Context(), t)
+		b := blocks.NewBlock([]byte("x"))
+		e.mu.Lock()
+		e.sched.holders(e.now(), b.Cid(), []source{holder("a", true)})
+		e.sched.want(e.now(), b.Cid(), pieces(b.Cid())...)
+		e.act()
+		e.mu.Unlock()
+		said := func(want string) *wireStream {
+			t.Helper()
+			if got := <-w.sent; got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			return <-w.streams
+		}
+		s := said("0s want a")
+		time.Sleep(50 * time.Millisecond) // of virtual time
+		e.ear.count("a").Add(1)           // it answers
+		s.Reset()
+		s = said("50ms want a")
+		time.Sleep(50 * time.Millisecond)
+		s.Reset() // without an answer: it may not speak what was presumed
+		s = said("100ms want a")
+		time.Sleep(50 * time.Millisecond)
+		s.Reset() // nor what it says it does: as if the connection were lost
+		said("150ms want a")
+		e.end()
 	})
 }

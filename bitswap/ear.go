@@ -24,11 +24,16 @@ type ear struct {
 
 // SetStreamHandler is as that of the host.
 func (h *ear) SetStreamHandler(id protocol.ID, handle network.StreamHandler) {
-	if strings.Contains(string(id), "/ipfs/bitswap") {
+	if strings.Contains(string(id), "/bitswap") {
 		plain := handle
-		handle = func(s network.Stream) { plain(&heardStream{s, h.count(s.Conn().RemotePeer())}) }
+		handle = func(s network.Stream) { plain(h.hearing(s, s.Conn().RemotePeer())) }
 	}
 	h.Host.SetStreamHandler(id, handle)
+}
+
+// hearing returns s with its bytes counted for p.
+func (h *ear) hearing(s network.Stream, p peer.ID) network.Stream {
+	return &heardStream{s, h.count(p)}
 }
 
 func (h *ear) count(p peer.ID) *atomic.Uint64 {

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
 	libnet "github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
 // A message that began has this long to come, and more by its size at the least
@@ -21,9 +24,18 @@ const (
 // takeStreams has streams read by us in place of boxo: in the order of the wire,
 // within bounds, and with the data of each block read to where it stays.
 func (e *Exchange) takeStreams() {
-	for _, id := range bitswapIDs {
+	for _, id := range e.taken() {
 		e.ear.SetStreamHandler(id, e.take)
 	}
+}
+
+// taken are the protocols of streams that others may open. Boxo's server answers
+// on streams of its own alone.
+func (e *Exchange) taken() []protocol.ID {
+	if e.cfg.Serve.Server == ServerLode {
+		return askIDs
+	}
+	return bitswapIDs
 }
 
 // streams are those that we read.
@@ -31,7 +43,43 @@ type streams struct {
 	mu     sync.Mutex // guards the fields below
 	closed bool
 	all    map[libnet.Stream]struct{}
-	wg     sync.WaitGroup // of their goroutines
+	from   map[peer.ID][]libnet.Stream // those that peers opened, the oldest first
+	wg     sync.WaitGroup              // of their goroutines
+}
+
+// of returns the last stream that p opened, a two-way one if there is one; nil if
+// there is none.
+func (x *streams) of(p peer.ID) (best libnet.Stream) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, s := range x.from[p] {
+		if best == nil || s.Protocol() == twoWay || best.Protocol() != twoWay {
+			best = s
+		}
+	}
+	return best
+}
+
+// met notes that a peer opened s.
+func (x *streams) met(s libnet.Stream) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.from == nil {
+		x.from = map[peer.ID][]libnet.Stream{}
+	}
+	p := s.Conn().RemotePeer()
+	x.from[p] = append(x.from[p], s)
+}
+
+// left notes that s, which a peer opened, has ended.
+func (x *streams) left(s libnet.Stream) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	p := s.Conn().RemotePeer()
+	x.from[p] = slices.DeleteFunc(x.from[p], func(y libnet.Stream) bool { return y == s })
+	if len(x.from[p]) == 0 {
+		delete(x.from, p)
+	}
 }
 
 // enter notes s, unless we are closed.
@@ -74,7 +122,9 @@ func (e *Exchange) take(s libnet.Stream) {
 		return
 	}
 	defer e.heard.leave(s)
-	err := e.read(s)
+	e.heard.met(s)
+	defer e.heard.left(s)
+	err := e.read(s, s.Conn().RemotePeer())
 	if err == nil {
 		go closeSink(s, openWait)
 		return
@@ -85,8 +135,9 @@ func (e *Exchange) take(s libnet.Stream) {
 	}
 }
 
-func (e *Exchange) read(s libnet.Stream) error {
-	from, scope := s.Conn().RemotePeer(), s.Scope()
+// read takes the messages of a peer until s ends: nil if it ends between two.
+func (e *Exchange) read(s libnet.Stream, from peer.ID) error {
+	scope := s.Scope()
 	taken := 0 // of the memory that libp2p's resource manager grants the stream
 	defer func() { scope.ReleaseMemory(taken) }()
 	r := newWireReader(s, func(n int) error {

@@ -9,14 +9,8 @@ import (
 	"time"
 
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
-	"github.com/libp2p/go-libp2p/core/host"
-	libnet "github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 )
-
-// bitswapIDs are the versions that we speak, the best first.
-var bitswapIDs = []protocol.ID{bsnet.ProtocolBitswap, bsnet.ProtocolBitswapOneOne, bsnet.ProtocolBitswapOneZero, bsnet.ProtocolBitswapNoVers}
 
 // chunkBytes are written at once. With what yamux puts before them they fill one
 // Noise message, so that none is cut into a large and a tiny one, each a system
@@ -39,8 +33,8 @@ type sink interface {
 }
 
 // A reply is the way back to one peer: one stream that lives as long as the
-// connection, for all its messages. Boxo opens one for each, and so begins each
-// with a small window. One goroutine at a time sends.
+// connection, for all its messages: see openReply. Boxo opens one for each, and so
+// begins each with a small window. One goroutine at a time sends.
 type reply struct {
 	open       func(context.Context) (sink, error)
 	perMessage bool          // as boxo does
@@ -52,17 +46,6 @@ type reply struct {
 }
 
 type sinkBox struct{ sink }
-
-// openReply opens a stream to p over its connection. The peer's protocols are
-// known by then, so nothing is negotiated and the first message goes with the
-// stream's first packet.
-func openReply(ctx context.Context, h host.Host, p peer.ID) (sink, error) {
-	s, err := h.NewStream(libnet.WithNoDial(ctx, "bitswap answers who is connected"), p, bitswapIDs...)
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
 
 var errGivenUp = errors.New("reader stands still")
 

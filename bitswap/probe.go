@@ -8,7 +8,6 @@ import (
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
-	libnet "github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/credit"
@@ -51,7 +50,7 @@ type asking struct {
 func (e *Exchange) Probe(ctx context.Context, p peer.AddrInfo, c cid.Cid, duty bool) Probe {
 	var out Probe
 	begun := time.Now()
-	if e.cfg.Host.Network().Connectedness(p.ID) != libnet.Connected {
+	if !e.connected(p.ID) {
 		err := e.cfg.Host.Connect(ctx, p)
 		out.Dial = time.Since(begun).Microseconds()
 		if err != nil {

@@ -87,6 +87,9 @@ func (e *Exchange) PeerDisconnected(p peer.ID) {
 	e.server.disconnected(p)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.connected(p) {
+		return // back already, or boxo's client could not talk to it: our own streams say if they end
+	}
 	e.cutOff(p)
 	e.ear.forget(p)
 	if o := e.outs[p]; o != nil && !o.running {

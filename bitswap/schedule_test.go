@@ -304,7 +304,7 @@ func TestALostConnectionIsHopedForBeforeTheFallback(t *testing.T) { // reference
 	s.want(start, key(0), pieces(keys(0, 2)...)...)
 	s.block(start+20*ms, "a", key(0), block)
 	for now := start + 25*ms; now < start+sec; now += 25 * ms { // the second one comes slowly
-		s.bytes(now, "a", uint64(now-start), 0)
+		s.bytes(now, "a", uint64(block+now-start), 0)
 		s.tick(now)
 	}
 	s.take()

@@ -2,9 +2,8 @@ package bitswap
 
 import (
 	"cmp"
-	"context"
 	"fmt"
-	libnet "github.com/libp2p/go-libp2p/core/network"
+
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/credit"
@@ -74,8 +73,8 @@ func (e *Exchange) serving() blockServer {
 	}
 	s := newServer(e.ctx, serveConfig{
 		limits: c.limits(), blocks: e.cfg.Blocks, weight: weight, refuse: e.cfg.Refuse, silent: c.NoDontHave,
-		open:       func(ctx context.Context, p peer.ID) (sink, error) { return openReply(ctx, e.cfg.Host, p) },
-		connected:  func(p peer.ID) bool { return e.cfg.Host.Network().Connectedness(p) == libnet.Connected },
+		open:       e.openReply,
+		connected:  e.connected,
 		sent:       e.gave,
 		perMessage: c.StreamPerMessage, lookers: lookersMost, log: e.log,
 	})
