@@ -133,7 +133,7 @@ type Exchange struct {
 	alone     *simplelru.LRU[cid.Cid, *record]   // root → fetch that calls without a session join
 	holding   *simplelru.LRU[peer.ID, struct{}]  // peers that the chain named lately
 	trouble   *simplelru.LRU[peer.ID, Failure]   // last failure of a peer
-	hot       *simplelru.LRU[peer.ID, struct{}]  // peers that served us lately, whose connections are kept
+	hot       *simplelru.LRU[peer.ID, *warmth]   // peers that served us lately, whose connections are kept
 	fetches   []*record                          // ring of the last fetches, oldest first
 	askings   []*asking                          // probes under way
 	nextID    uint64
@@ -152,7 +152,6 @@ const (
 	rootsKept   = 1024
 	peersNoted  = 4096
 	fetchesKept = 256
-	hotKept     = 32
 )
 
 // tickEvery is how often the scheduler looks at the clock while wants are open.
@@ -221,29 +220,6 @@ func lru[K comparable, V any](n int) *simplelru.LRU[K, V] {
 		panic(err)
 	}
 	return c
-}
-
-// keepHot returns the list of peers that no connection manager may cut off: those
-// that gave us blocks last. Who falls out of it is like others again.
-func (e *Exchange) keepHot() *simplelru.LRU[peer.ID, struct{}] {
-	c, err := simplelru.NewLRU(hotKept, func(p peer.ID, _ struct{}) { e.cfg.Host.ConnManager().Unprotect(p, hotTag) })
-	if err != nil {
-		panic(err) // only if hotKept < 1
-	}
-	return c
-}
-
-// hotTag names our protection among those of others.
-const hotTag = "lode-hot-holder"
-
-// warm keeps the connection to p, who gave us a block. The caller holds mu.
-func (e *Exchange) warm(p peer.ID) {
-	if e.hot.Contains(p) {
-		_, _ = e.hot.Get(p)
-		return
-	}
-	e.hot.Add(p, struct{}{})
-	e.cfg.Host.ConnManager().Protect(p, hotTag)
 }
 
 func (c *Config) validate() error {

@@ -12,6 +12,7 @@ import (
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 
 	"github.com/lode-node/lode/bitswap"
@@ -153,6 +154,16 @@ func TestHoldersThatServedAreKeptConnected(t *testing.T) {
 	fetched(t, ctx, ex, root, data)
 	if !cm.IsProtected(a.ID(), "") {
 		t.Error("a holder that served may be cut off by the connection manager")
+	}
+	back := make(chan struct{}, 1)
+	h.Network().Notify(&network.NotifyBundle{ConnectedF: func(network.Network, network.Conn) { back <- struct{}{} }})
+	if err := h.Network().ClosePeer(a.ID()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-back:
+	case <-ctx.Done():
+		t.Error("the holder was not dialled when its connection was lost")
 	}
 	if err := ex.Close(); err != nil {
 		t.Fatal(err)

@@ -97,6 +97,7 @@ func (e *Exchange) PeerDisconnected(p peer.ID) {
 		e.spawn(o.close)
 	}
 	e.act()
+	e.cooled(p)
 }
 
 // ReceiveError is called by the wire for streams that broke.
