@@ -3,6 +3,8 @@ package bitswap_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -72,6 +74,51 @@ func TestCloseEndsEveryFetchAndGoroutine(t *testing.T) { // reference BS-47
 	if err := ex.Close(); err != nil {
 		t.Errorf("second close: %v", err)
 	}
+}
+
+func TestCloseEndsHTTPRequestsThatAreUnderWay(t *testing.T) { // reference BS-47
+	ctx := testContext(t)
+	asked, ended := make(chan string, 100), make(chan string, 100) // a router may be asked again
+	hang := func(what string, r *http.Request) {
+		asked <- what
+		<-r.Context().Done()
+		ended <- what
+	}
+	provider := newSite(t, newStore(), func(_ http.ResponseWriter, r *http.Request) bool { hang("provider", r); return true })
+	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { hang("router", r) }))
+	t.Cleanup(slow.Close)
+	ex, err := bitswap.New(ctx, bitswap.Config{Host: newHost(t), Blocks: newStore(), Web: anyAddr,
+		Routing: bitswap.Routers{newDelegate(t, all(provider.at(t))), delegatedAt(t, slow.URL)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan error, 1)
+	go func() {
+		_, err := ex.GetBlock(ctx, blocks.NewBlock([]byte("nobody gives it")).Cid())
+		failed <- err
+	}()
+	both := func(from <-chan string, what string) {
+		got := map[string]bool{}
+		for len(got) < 2 {
+			select {
+			case x := <-from:
+				got[x] = true
+			case <-ctx.Done():
+				t.Fatalf("%s: only %v", what, got)
+			}
+		}
+	}
+	both(asked, "asked")
+	if err := ex.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, stacks := ours(); n != 0 {
+		t.Errorf("%d goroutines left after Close:\n%s", n, stacks)
+	}
+	if err := <-failed; !errors.Is(err, bitswap.ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
+	}
+	both(ended, "ended")
 }
 
 func TestEndOfTheContextCloses(t *testing.T) {
