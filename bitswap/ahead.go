@@ -31,6 +31,7 @@ type trail struct {
 	spots map[cid.Cid]spot // links, by the block that they lead to
 	at    spot             // the first link that nobody asked for yet, as far as is known
 	run   uint64           // bytes read in order
+	most  uint64           // bytes of a file that the reader will read; 0 = not known
 	shelf map[cid.Cid]blocks.Block
 	asked map[cid.Cid]uint64 // wanted ahead, with the size presumed
 	bytes uint64             // on the shelf or asked for
@@ -47,6 +48,7 @@ type node struct {
 	links []ref
 	next  int  // the first link that nobody asked for
 	deep  bool // some links lead to blocks with links
+	file  bool // all of it is one file
 }
 
 // A ref is a link.
@@ -67,7 +69,8 @@ func (t *trail) saw(b blocks.Block, root cid.Cid) {
 	if c.Type() != cid.DagProtobuf || t.nodes[c] != nil || len(t.spots) >= spotsMost {
 		return
 	}
-	n := &node{cid: c, root: root, links: linksOf(b)}
+	n := &node{cid: c, root: root}
+	n.links, n.file = linksOf(b)
 	if s, ok := t.spots[c]; ok {
 		n.up, n.at = s.n, s.i
 	}
@@ -87,14 +90,14 @@ func (t *trail) saw(b blocks.Block, root cid.Cid) {
 }
 
 // linksOf lists the links of a dag-pb node, with the bytes below each: by the
-// block sizes of a file, else by the sizes of the links. What cannot be read has
-// none.
-func linksOf(b blocks.Block) []ref {
+// block sizes of a file, else by the sizes of the links, and reports whether it is
+// one. What cannot be read has none.
+func linksOf(b blocks.Block) (ls []ref, file bool) {
 	pn, err := merkledag.DecodeProtobuf(b.RawData())
 	if err != nil {
-		return nil
+		return nil, false
 	}
-	ls := make([]ref, len(pn.Links()))
+	ls = make([]ref, len(pn.Links()))
 	for i, l := range pn.Links() {
 		ls[i] = ref{cid: l.Cid, size: l.Size}
 		if !linked(l.Cid) {
@@ -102,7 +105,7 @@ func linksOf(b blocks.Block) []ref {
 		}
 	}
 	f, err := unixfs.FSNodeFromBytes(pn.Data())
-	if err == nil && f.Type() == unixfs.TFile && f.NumChildren() == len(ls) {
+	if file = err == nil && f.Type() == unixfs.TFile && f.NumChildren() == len(ls); file {
 		for i := range ls {
 			ls[i].size = f.BlockSize(i)
 			if ls[i].size <= leafMost {
@@ -110,7 +113,7 @@ func linksOf(b blocks.Block) []ref {
 			}
 		}
 	}
-	return ls
+	return ls, file
 }
 
 // asks notes that the reader asks for c. A reader that jumps begins anew: what is
@@ -172,21 +175,30 @@ func (t *trail) jump() []cid.Cid {
 // took notes that the reader got size bytes.
 func (t *trail) took(size uint64) { t.run += size }
 
-// next lists what to fetch ahead: the links that follow, as far as the room of
-// the session goes, and no more than
-// leaves room bytes held.
-func (t *trail) next(room uint64) (ps []piece, roots []cid.Cid) {
-	goal := t.run / aheadShare
-	if t.run >= aheadSure {
-		goal = aheadMost
+// goal is how many bytes ahead of the reader may be fetched: by what it read in
+// order, or by what it says that it will read.
+func (t *trail) goal() uint64 {
+	switch {
+	case t.most > 0:
+		return min(aheadMost, t.most-min(t.run, t.most))
+	case t.run >= aheadSure:
+		return aheadMost
 	}
+	return t.run / aheadShare
+}
+
+// next lists what to fetch ahead: the links that follow, as far as the goal of the
+// session goes, and no more than leaves room bytes held. What a reader says that it
+// will read is of one file.
+func (t *trail) next(room uint64) (ps []piece, roots []cid.Cid) {
+	goal := t.goal()
 	n, i := t.at.n, t.at.i
 	far, held := uint64(0), t.bytes
 	for range aheadLook {
 		for n != nil && i >= len(n.links) {
 			n, i = n.up, n.at+1
 		}
-		if n == nil || far >= goal {
+		if n == nil || far >= goal || t.most > 0 && !n.file {
 			return ps, roots
 		}
 		l := n.links[i]

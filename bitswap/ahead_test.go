@@ -88,6 +88,37 @@ func TestTrailGoesOnInReadOrderAcrossSubtrees(t *testing.T) {
 	}
 }
 
+func TestAReaderThatSaysHowMuchItReadsIsFetchedAheadOfFromTheStart(t *testing.T) {
+	root, nodes, leaves := graph(t, 1)
+	dir := merkledag.NodeWithData(unixfs.FolderPBData())
+	for name, c := range map[string]cid.Cid{"a": root.Cid(), "b": key(9999)} {
+		if err := dir.AddRawLink(name, &ipld.Link{Cid: c}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		most uint64
+		want int // leaves ahead of the first
+	}{{0, 0}, {1000, 0}, {block, 0}, {10 * block, 9}, {1 << 62, aheadMost / block}} {
+		all := uint64(0)
+		tr := &trail{all: &all, most: c.most}
+		tr.saw(dir, dir.Cid())
+		tr.asks(root.Cid())
+		tr.saw(root, dir.Cid())
+		tr.asks(nodes[0].Cid())
+		tr.saw(nodes[0], dir.Cid())
+		if ps, _ := tr.next(aheadAll); len(ps) != 0 && !ps[0].cid.Equals(leaves[0]) {
+			t.Errorf("%d bytes: %v is fetched ahead, which is another file", c.most, ps[0].cid)
+		}
+		tr.asks(leaves[0])
+		tr.took(block)
+		ps, _ := tr.next(aheadAll)
+		if len(ps) != c.want {
+			t.Errorf("%d bytes: %d pieces ahead, want %d", c.most, len(ps), c.want)
+		}
+	}
+}
+
 func TestTenGiBAreReadInTheMemoryOfAWindow(t *testing.T) {
 	// 41,760 leaves of 256 KiB: nothing but the clock is simulated away. What the
 	// session holds, and what the scheduler has outstanding, stays within the bounds.

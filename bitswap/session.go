@@ -18,6 +18,7 @@ import (
 type (
 	fileKey    struct{}
 	sourcesKey struct{}
+	readKey    struct{}
 )
 
 // WithFile returns a context under which blocks are asked for as parts of the
@@ -31,6 +32,18 @@ func WithFile(ctx context.Context, root cid.Cid) context.Context {
 // first copy (spec §5.1).
 func WithSources(ctx context.Context, peers []peer.AddrInfo) context.Context {
 	return context.WithValue(ctx, sourcesKey{}, peers)
+}
+
+// WithRead returns a context for a session whose reader takes at most so many bytes
+// of a file, in order: so much is fetched ahead of it from the start, and no more.
+// Without it a session finds out by and by how far its reader goes. 0 says nothing.
+func WithRead(ctx context.Context, bytes uint64) context.Context {
+	return context.WithValue(ctx, readKey{}, bytes)
+}
+
+func readOf(ctx context.Context) uint64 {
+	n, _ := ctx.Value(readKey{}).(uint64)
+	return n
 }
 
 func fileOf(ctx context.Context) cid.Cid {
@@ -81,7 +94,7 @@ func (e *Exchange) NewSession(ctx context.Context) exchange.Fetcher {
 	e.mu.Lock()
 	rec := e.record(root)
 	e.mu.Unlock()
-	s := &session{e: e, ctx: ctx, root: root, sources: sourcesOf(ctx), rec: rec, trail: trail{all: &e.shelf}}
+	s := &session{e: e, ctx: ctx, root: root, sources: sourcesOf(ctx), rec: rec, trail: trail{all: &e.shelf, most: readOf(ctx)}}
 	if e.cfg.Strategy != Enforce {
 		return &stockSession{session: s, fetcher: e.client.NewSession(ctx)}
 	}

@@ -151,7 +151,7 @@ func (n *Node) openGateway() error {
 // Gateway returns the handler that the gateway's port serves.
 func (n *Node) Gateway() (http.Handler, error) {
 	return gateway.New(gateway.Config{
-		Store: cache{n.store}, Exchange: n.ex, WithFile: withFile,
+		Store: cache{n.store}, Exchange: n.ex, WithFile: withFile, WithRead: bitswap.WithRead,
 		Headers: n.headers, Answered: n.answered, Status: n.lines, Simulated: n.chain.View().Params().Mpow.AllowSimulated,
 		Deadline: time.Duration(n.c.Gateway.Deadline), Registerer: n.metrics.reg, Logger: n.log.With("room", "gateway"),
 	})

@@ -1,0 +1,47 @@
+package gateway
+
+import (
+	"math"
+	"net/http/httptest"
+	"testing"
+)
+
+func TestReads(t *testing.T) {
+	const all = math.MaxUint64
+	for _, c := range []struct {
+		method, url, accept, span string
+		want                      uint64
+	}{
+		{url: "/ipfs/x", want: all},
+		{method: "HEAD", url: "/ipfs/x"},
+		{url: "/ipfs/x", span: "bytes=0-99", want: 100},
+		{url: "/ipfs/x", span: "bytes=5-5, 10-19", want: 11},
+		{url: "/ipfs/x", span: "bytes=-500", want: 500},
+		{url: "/ipfs/x", span: "bytes=100-"},
+		{url: "/ipfs/x", span: "bytes=9-5"},
+		{url: "/ipfs/x", span: "bytes=-99999999999999999999"},
+		{url: "/ipfs/x", span: "bytes=0-9223372036854775806, 0-9223372036854775806, 0-9223372036854775806"},
+		{url: "/ipfs/x", span: "lines=1-2", want: all},
+		{url: "/ipfs/x?format=raw"},
+		{url: "/ipfs/x", accept: "application/vnd.ipld.raw"},
+		{url: "/ipfs/x?format=car", want: all},
+		{url: "/ipfs/x", accept: "application/vnd.ipld.car; version=1", want: all},
+		{url: "/ipfs/x?format=car&dag-scope=block"},
+		{url: "/ipfs/x?format=car&dag-scope=entity&entity-bytes=1000:1999", want: 1000},
+		{url: "/ipfs/x?format=car&dag-scope=entity&entity-bytes=1000:*"},
+		{url: "/ipfs/x?format=car&dag-scope=entity&entity-bytes=-5:-1"},
+	} {
+		if c.method == "" {
+			c.method = "GET"
+		}
+		r := httptest.NewRequest(c.method, c.url, nil)
+		r.Header.Set("Range", c.span)
+		r.Header.Set("Accept", c.accept)
+		if c.span == "" {
+			r.Header.Del("Range")
+		}
+		if got := reads(r); got != c.want {
+			t.Errorf("%s %s, Accept %q, Range %q: got %d, want %d", c.method, c.url, c.accept, c.span, got, c.want)
+		}
+	}
+}
