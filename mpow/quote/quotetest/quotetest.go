@@ -10,6 +10,7 @@ package quotetest
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
@@ -198,16 +199,21 @@ func (p *Platform) list(by string, from, until time.Time, may ...string) ([]byte
 	return x509.CreateRevocationList(nil, l, issuer, key(by))
 }
 
-// sign returns r ‖ s over msg.
+// sign returns r ‖ s over msg. Of the ways to sign, this one alone takes no
+// randomness (RFC 6979): ecdsa.Sign takes its own where it is given none.
 func sign(who string, msg []byte) ([]byte, error) {
 	sum := sha256.Sum256(msg)
-	r, s, err := ecdsa.Sign(nil, key(who), sum[:])
+	der, err := key(who).Sign(nil, sum[:], crypto.SHA256)
 	if err != nil {
 		return nil, err
 	}
+	var sig struct{ R, S *big.Int }
+	if _, err := asn1.Unmarshal(der, &sig); err != nil {
+		return nil, err
+	}
 	out := make([]byte, 64)
-	r.FillBytes(out[:32])
-	s.FillBytes(out[32:])
+	sig.R.FillBytes(out[:32])
+	sig.S.FillBytes(out[32:])
 	return out, nil
 }
 
