@@ -2,10 +2,13 @@
 export CGO_ENABLED ?= 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 FUZZTIME ?= 30s
+SEEDS ?= 20
+BLOCKS ?= 1000
+ACCOUNTS ?= 300
 EGO ?= ego
 EGO_GO ?= ego-go
 
-.PHONY: build test check race fuzz demo run bench bench-retrieval bench-chain bench-crowd interop enclave enclave-id compare vuln clean
+.PHONY: build test check race fuzz sim demo run bench bench-retrieval bench-chain bench-crowd interop enclave enclave-id compare vuln clean
 
 build: ## bin/lode and bin/prover
 	go build -o bin/ ./cmd/...
@@ -26,6 +29,9 @@ fuzz: ## each fuzz target for FUZZTIME
 	@for t in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for f in $$(grep -rhoE '^func Fuzz[A-Za-z0-9_]*' $$t/*_test.go | cut -c6- | sort -u); do \
 			echo "$$t $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$t || exit 1; done; done
+
+sim: ## the whole chain simulated: SEEDS=20 BLOCKS=1000 ACCOUNTS=300
+	@go test -c -o bin/sim.test ./chain && cd chain && ../bin/sim.test -test.timeout 24h -test.v -test.run '^TestSimulation$$' -sim.seeds $(SEEDS) -sim.blocks $(BLOCKS) -sim.accounts $(ACCOUNTS)
 
 demo: build ## the main job, end to end, checked
 	bin/lode demo

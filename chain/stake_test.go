@@ -99,8 +99,15 @@ func (c *eraChain) audit() {
 	}
 }
 
-// block runs the next block.
+// block runs the next block and audits it.
 func (c *eraChain) block() {
+	c.t.Helper()
+	c.run()
+	c.audit()
+}
+
+// run runs the next block.
+func (c *eraChain) run() {
 	c.t.Helper()
 	s := c.s
 	s.height++
@@ -133,7 +140,6 @@ func (c *eraChain) block() {
 	c.comet[0], c.comet[1] = c.comet[1], c.comet[2]
 	c.comet[2] = c.update(updates)
 	c.events = append(c.events, s.events...)
-	c.audit()
 }
 
 // update applies updates as strictly as CometBFT does: nobody twice, nobody
