@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"crypto/ed25519"
+	"fmt"
 	"slices"
 
 	ma "github.com/multiformats/go-multiaddr"
@@ -14,6 +15,11 @@ import (
 	"github.com/lode-node/lode/mpow"
 )
 
+// enclave returns the key of the enclave that a node has now.
+func (h *history) enclave(name string) ed25519.PrivateKey {
+	return signer(fmt.Sprint("enclave ", name, h.enclaves[name]))
+}
+
 // registration offers a simulated enclave of name, bound to the last block.
 func (h *history) registration(name string) mpow.Register {
 	h.Helper()
@@ -22,7 +28,7 @@ func (h *history) registration(name string) mpow.Register {
 	if !ok {
 		h.Fatal("no hash of the last block")
 	}
-	key := signer("enclave " + name)
+	key := h.enclave(name)
 	r := mpow.Register{Kind: mpow.KindSimulated, Key: key.Public().(ed25519.PublicKey), Measurement: mpow.SimulatedMeasurement(), Height: v.Height(), BlockHash: hash}
 	data := mpow.ReportData(v.ChainID(), r.Kind, r.Key, mpow.Account(h.id(name)), r.Height, hash, r.StateRoot)
 	r.Evidence = ed25519.Sign(key, mpow.SimulatedEvidence(data))
@@ -49,15 +55,22 @@ func (h *history) quote(name string) {
 	}
 }
 
+// standing returns the record of a node, and the seed of the slot that runs.
+func (h *history) standing(name string) (mpow.Node, [32]byte) {
+	h.Helper()
+	n, ok := h.view().Node(h.id(name))
+	if !ok {
+		h.Fatalf("%s is not registered", name)
+	}
+	seed, _ := h.view().Seed(h.view().Slot())
+	return n, seed
+}
+
 // report reports files added and dropped in the slot that runs.
 func (h *history) report(name string, added, dropped []mpow.File) {
 	h.Helper()
 	v := h.view()
-	n, ok := v.Node(h.id(name))
-	if !ok {
-		h.Fatalf("%s is not registered", name)
-	}
-	seed, _ := v.Seed(v.Slot())
+	n, seed := h.standing(name)
 	r := mpow.Report{
 		ChainID: v.ChainID(), Account: n.Account, Kind: n.Kind, Seq: n.Seq + 1, Prev: n.Last, Slot: v.Slot(), Seed: seed,
 		SRDBytes: 8 * v.Params().Mpow.SRDUnit, FileBytes: n.FileBytes, Added: added, Dropped: dropped,
@@ -72,7 +85,7 @@ func (h *history) report(name string, added, dropped []mpow.File) {
 		sum.SubFile(f)
 	}
 	r.FilesRoot = sum.Digest()
-	signed, err := r.Sign(signer("enclave " + name))
+	signed, err := r.Sign(h.enclave(name))
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -81,7 +94,93 @@ func (h *history) report(name string, added, dropped []mpow.File) {
 
 // testFile is a file of a name, which nobody has.
 func (h *history) testFile(name string, size uint64) mpow.File {
-	return mpow.File{Root: rawCID(h.T, []byte(name)), Size: size}
+	f := mpow.File{Root: rawCID(h.T, []byte(name)), Size: size}
+	h.contents[f.Root] = name
+	return f
+}
+
+// recover begins another generation of a node's enclave that holds one file, and
+// brings its page.
+func (h *history) recover(name string, f mpow.File) {
+	h.Helper()
+	n, seed := h.standing(name)
+	var sum mpow.LtHash
+	sum.AddFile(f)
+	r, err := mpow.Recovery{
+		ChainID: h.view().ChainID(), Account: n.Account, Kind: n.Kind, Generation: n.Generation + 1, Slot: h.view().Slot(), Seed: seed,
+		FileBytes: f.Size, FilesRoot: sum.Digest(),
+	}.Sign(h.enclave(name))
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.work(name, mpow.Msg{Recover: &r})
+	p, err := mpow.PageBody{ChainID: h.view().ChainID(), Account: n.Account, Kind: n.Kind, Generation: n.Generation + 1, FilesRoot: sum.Digest(), Files: []mpow.File{f}}.Sign(h.enclave(name))
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.work(name, mpow.Msg{Page: &p})
+	if n, _ := h.standing(name); n.Recovering != nil || n.FileBytes != f.Size {
+		h.Fatalf("%s has recovered to %+v", name, n)
+	}
+}
+
+// handOver moves a node to another enclave.
+func (h *history) handOver(name string) {
+	h.Helper()
+	n, seed := h.standing(name)
+	old := h.enclave(name)
+	h.enclaves[name]++
+	m := mpow.Handover{Register: h.registration(name)}
+	var err error
+	m.Report, err = mpow.Report{
+		ChainID: h.view().ChainID(), Account: n.Account, Kind: n.Kind, Seq: n.Seq + 1, Prev: n.Last, Slot: h.view().Slot(), Seed: seed,
+		SRDBytes: n.SRDBytes, FileBytes: n.FileBytes, SRDRoot: n.SRDRoot, FilesRoot: n.FilesRoot,
+	}.Sign(h.enclave(name))
+	if err != nil {
+		h.Fatal(err)
+	}
+	m.Sig = ed25519.Sign(old, mpow.HandoverBytes(h.view().ChainID(), n.Account, n.Kind, n.Generation, m.Register.Key, m.Register.Measurement, n.Head()))
+	h.work(name, mpow.Msg{Handover: &m})
+}
+
+// group has name say a word on a group.
+func (h *history) group(name string, verb mpow.GroupVerb, other string) {
+	h.Helper()
+	g := mpow.Group{Verb: verb}
+	if other != "" {
+		g.Account = mpow.Account(h.id(other))
+	}
+	h.work(name, mpow.Msg{Group: &g})
+}
+
+// treasury has an account of three keys, of which two sign, send money on.
+func (h *history) treasury() {
+	h.Helper()
+	x, err := chain.NewThreshold(2, h.id("k1"), h.id("k2"), h.id("k3"))
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.do("user", chain.Msg{Send: &chain.Send{To: x.Account(), Amount: 5 * coin.LODE}})
+	m := chain.Msg{Send: &chain.Send{To: h.id("other"), Amount: coin.LODE}}
+	d, err := chain.NewDraft(x, chain.Body{ChainID: h.view().ChainID(), Nonce: 1, Fee: coin.LODE, Msg: m})
+	if err != nil {
+		h.Fatal(err)
+	}
+	for _, k := range []string{"k1", "k3"} {
+		if err := d.Sign(replayKey(h.T, k)); err != nil {
+			h.Fatal(err)
+		}
+	}
+	tx, err := d.Tx()
+	if err != nil {
+		h.Fatal(err)
+	}
+	hash := h.enter(tx, m)
+	h.block()
+	if r, _ := h.view().Tx(hash); r.Err() != nil || r.Height == 0 {
+		h.Fatalf("a treasury sends: %+v", r)
+	}
+	h.done["send by threshold"]++
 }
 
 func (h *history) place(name string, f mpow.File) {
@@ -111,9 +210,18 @@ func (h *history) first() {
 	if err := h.try("user", chain.Msg{Collateral: &collateral}); err == nil {
 		h.Fatal("the same collateral was news twice")
 	}
+	h.do("other", chain.Msg{Gov: &chain.Gov{Propose: &chain.Propose{Title: "bytes cost more", Params: []chain.ParamChange{{Name: "fees.byte", Value: 101}}}}})
+	for _, name := range []string{"v1", "v2"} {
+		h.do(name, chain.Msg{Gov: &chain.Gov{Vote: &chain.Vote{Proposal: 1, Choice: chain.Yes}}})
+	}
+	h.treasury()
 	h.register("node")
 	h.register("node2")
 	h.quote("hardware")
+	h.group("other", mpow.GroupAllow, "hardware")
+	h.group("other", mpow.GroupDeny, "hardware")
+	h.group("other", mpow.GroupAllow, "hardware")
+	h.group("hardware", mpow.GroupJoin, "other")
 	h.do("node", chain.Msg{Announce: &chain.Announce{Addrs: [][]byte{ma.StringCast("/ip4/127.0.0.1/tcp/4001").Bytes()}}})
 	live, poor, off := h.testFile("live", 3<<20), h.testFile("nobody", 1<<20), h.testFile("cancelled", 1<<20)
 	h.place("user", live)
@@ -122,6 +230,7 @@ func (h *history) first() {
 	h.until(max(1, h.view().Slot()+1))
 	h.report("node", []mpow.File{live}, nil)
 	h.report("node2", []mpow.File{live}, nil)
+	h.recover("hardware", h.testFile("recovered", 1<<20))
 	h.market("user", market.Msg{Prepay: &market.Prepay{Root: live.Root.Bytes(), Amount: 20 * coin.LODE}})
 	h.market("user", market.Msg{Cancel: &market.Cancel{Root: off.Root.Bytes()}})
 	for _, name := range []string{"node", "node2", "guarantor"} {
@@ -140,7 +249,11 @@ func (h *history) first() {
 func (h *history) second() {
 	h.Helper()
 	live := h.testFile("live", 3<<20)
-	h.report("node2", nil, nil)
+	h.handOver("node2")
+	h.group("hardware", mpow.GroupLeave, "")
+	h.group("node", mpow.GroupAllow, "hardware")
+	h.group("hardware", mpow.GroupJoin, "node")
+	h.group("node", mpow.GroupRemove, "hardware")
 	eras := h.view().Era().Number
 	for !slices.Contains(h.seats(), "node") {
 		if h.view().Era().Number > eras+4 {
@@ -174,6 +287,9 @@ func (h *history) second() {
 	if s := h.view().Supply(); !s.Conserved || s.Minted == 0 {
 		h.Errorf("supply %+v: want it conserved, with something minted", s)
 	}
+	if got := h.view().Params().Fees.Byte; got != 101 {
+		h.Errorf("a byte costs %d, want the 101 that were voted for", got)
+	}
 	kinds := map[string]int{}
 	for at := int64(1); at <= h.view().Height(); at++ {
 		b, _ := h.view().Block(at)
@@ -181,10 +297,13 @@ func (h *history) second() {
 			kinds[e.Kind]++
 		}
 	}
-	for _, kind := range []string{"live", "listed", "dropped", "renewed", "refunded", "closed", "set_kept", "set_elected", "rewarded"} {
+	for _, kind := range []string{"live", "listed", "dropped", "renewed", "refunded", "closed", "set_kept", "set_elected", "rewarded", "drawn", "answered"} {
 		if kinds[kind] == 0 {
 			h.Errorf("nothing was %s in the history, which had %v", kind, kinds)
 		}
+	}
+	if kinds["fault"] != 0 {
+		h.Errorf("%d draws were not answered", kinds["fault"])
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -33,6 +34,9 @@ type history struct {
 	waiting [][]byte
 	hashes  [][]byte // app hash of each height
 	done    map[string]int
+
+	contents map[cid.Cid]string // of testFile's roots
+	enclaves map[string]int     // how often a node has handed over to another enclave
 }
 
 func replayKey(t testing.TB, name string) crypto.PrivKey {
@@ -58,7 +62,7 @@ func replayGenesis(t testing.TB) chain.Genesis {
 		t.Fatal(err)
 	}
 	p = p.WithSlots(16, 2)
-	p.Mpow.Draws = 0 // no prover stands behind these enclaves to answer
+	p.Mpow.Draws = 1
 	p.Market.TurnSlots, p.Market.VestSlots, p.Stake.UnbondEras = 0, 1, 2
 	g := chain.Genesis{ChainID: "dev-replay", Class: chain.ClassDev, Time: time.Unix(1_800_000_000, 0).UTC(), Params: p}
 	for _, name := range []string{"v1", "v2", "user", "other", "node", "node2", "hardware", "guarantor"} {
@@ -105,7 +109,7 @@ func (h *history) give(name string, m chain.Msg) [32]byte {
 	h.Helper()
 	v := h.view()
 	b := chain.Body{ChainID: v.ChainID(), Sender: h.id(name), Msg: m}
-	if m.Work == nil || m.Work.Report == nil { // a slot's first report goes without
+	if m.Work == nil || m.Work.Report == nil && m.Work.Answer == nil { // a slot's first report goes without, and a right answer
 		b.Nonce = v.Account(b.Sender).Nonce + 1
 		b.Fee = v.Params().FeeBound(b)
 	}
@@ -113,18 +117,40 @@ func (h *history) give(name string, m chain.Msg) [32]byte {
 	if err != nil {
 		h.Fatal(err)
 	}
+	return h.enter(tx, m)
+}
+
+func (h *history) enter(tx []byte, m chain.Msg) [32]byte {
+	h.Helper()
 	for i, a := range h.apps {
 		if err := a.Enter(tx); err != nil {
-			h.Fatalf("height %d, app %d: %s: %v", v.Height(), i, verbs(m), err)
+			h.Fatalf("height %d, app %d: %s: %v", h.view().Height(), i, verbs(m), err)
 		}
 	}
 	h.waiting = append(h.waiting, tx)
 	return sha256.Sum256(tx)
 }
 
+// answer gives the answers to open draws that wait for one, for nothing.
+func (h *history) answer() {
+	h.Helper()
+	for _, d := range h.view().Draws() {
+		if d.State != "open" {
+			continue
+		}
+		a, err := h.view().Answer(d, func(c cid.Cid) ([]byte, error) { return []byte(h.contents[c]), nil })
+		if err != nil {
+			h.Fatal(err)
+		}
+		h.give("other", chain.Msg{Work: &mpow.Msg{Answer: &a}})
+		h.done["work.answer"]++ // a fault below would show that it was none
+	}
+}
+
 // block makes the next block everywhere and compares.
 func (h *history) block() {
 	h.Helper()
+	h.answer()
 	for i, a := range h.apps {
 		b := a.Block()
 		if got, want := a.View().AppHash(), h.view().AppHash(); b.Height != h.view().Height() || !bytes.Equal(got, want) {
@@ -177,8 +203,11 @@ func verbs(m any) string {
 			continue
 		}
 		name := strings.ToLower(v.Type().Field(i).Name)
-		if _, inner := f.Elem().Interface().(interface{ Check() error }); inner && strings.HasSuffix(f.Elem().Type().String(), ".Msg") {
-			return name + "." + verbs(f.Elem().Interface())
+		switch inner := f.Elem().Interface().(type) {
+		case mpow.Group:
+			return name + "." + string(inner.Verb)
+		case market.Msg, mpow.Msg, gpos.Msg, credit.Msg, chain.Gov:
+			return name + "." + verbs(inner)
 		}
 		return name
 	}
@@ -190,7 +219,7 @@ func verbs(m any) string {
 // disk is restarted half-way, and at the end a newcomer replays it all.
 func TestReplayOfEveryMessage(t *testing.T) { // spec §1.1, §1.6
 	dir := t.TempDir()
-	h := &history{T: t, apps: []*chain.Solo{replaySolo(t, ""), replaySolo(t, dir)}, done: map[string]int{}}
+	h := &history{T: t, apps: []*chain.Solo{replaySolo(t, ""), replaySolo(t, dir)}, done: map[string]int{}, contents: map[cid.Cid]string{}, enclaves: map[string]int{}}
 	defer func() {
 		for _, a := range h.apps {
 			if err := a.Close(); err != nil {
@@ -231,16 +260,27 @@ func TestReplayOfEveryMessage(t *testing.T) { // spec §1.1, §1.6
 	}
 }
 
-// builtVerbs lists all messages but those of TestWhatIsNotBuiltSaysSo, and
-// unjail: nobody is jailed where all sign (TestDownIsJailed has that).
+// builtVerbs lists all that a transaction can ask for, as verbs names it, but what
+// TestWhatIsNotBuiltSaysSo sends, and unjail: nobody is jailed where all sign
+// (TestDownIsJailed has that).
 func builtVerbs() (all []string) {
-	for kind, msg := range map[string]any{"stake": gpos.Msg{}, "market": market.Msg{}} {
-		for i := range reflect.TypeOf(msg).NumField() {
-			all = append(all, kind+"."+strings.ToLower(reflect.TypeOf(msg).Field(i).Name))
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[chain.Msg]()) {
+		kind := strings.ToLower(f.Name)
+		switch f.Type {
+		case reflect.TypeFor[*market.Msg](), reflect.TypeFor[*mpow.Msg](), reflect.TypeFor[*gpos.Msg](), reflect.TypeFor[*chain.Gov]():
+			for _, v := range reflect.VisibleFields(f.Type.Elem()) {
+				all = append(all, kind+"."+strings.ToLower(v.Name))
+			}
+		case reflect.TypeFor[*credit.Msg]():
+		default:
+			all = append(all, kind)
 		}
 	}
-	all = slices.DeleteFunc(all, func(v string) bool { return v == "stake.unjail" })
-	return append(all, "send", "announce", "collateral", "work.register", "work.report")
+	all = slices.DeleteFunc(all, func(v string) bool { return v == "stake.unjail" || v == "work.group" })
+	for _, v := range []mpow.GroupVerb{mpow.GroupAllow, mpow.GroupDeny, mpow.GroupJoin, mpow.GroupLeave, mpow.GroupRemove} {
+		all = append(all, "work.group."+string(v))
+	}
+	return append(all, "send by threshold")
 }
 
 // TestWhatIsNotBuiltSaysSo sends each message that has no rule yet: the answer
