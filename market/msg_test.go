@@ -90,3 +90,28 @@ func FuzzDecodeMsg(f *testing.F) {
 		}
 	})
 }
+
+// FuzzText reads any text as the root or the state of an order: what is taken is
+// what it is written as, where there is one spelling.
+func FuzzText(f *testing.F) {
+	f.Add([]byte(root("a").String()))
+	f.Add([]byte("live"))
+	f.Add([]byte("zb2rhe5P4gXftAwvA4eXQ5HJwsER2owDyS9sKaQRRVQPn93bA"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var s market.State
+		if s.UnmarshalText(text) == nil && s.String() != string(text) {
+			t.Errorf("%q reads as %v", text, s)
+		}
+		var r, again market.Root
+		if r.UnmarshalText(text) != nil {
+			return
+		}
+		out, err := r.MarshalText()
+		if err != nil {
+			t.Fatalf("%q reads as %x: %v", text, []byte(r), err)
+		}
+		if err := again.UnmarshalText(out); err != nil || !bytes.Equal(r, again) {
+			t.Errorf("%q reads as %s, which reads as %x, %v", text, out, []byte(again), err)
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/lode-node/lode/mpow"
@@ -138,6 +139,27 @@ func FuzzAccountText(f *testing.F) {
 		var a mpow.Account
 		if err := a.UnmarshalText(text); err == nil && a.String() != string(text) {
 			t.Fatalf("%q came back as %q", text, a.String())
+		}
+	})
+}
+
+// FuzzText reads any text as what is written in JSON: what is taken is written the
+// same, but for the case of digits.
+func FuzzText(f *testing.F) {
+	f.Add([]byte("simulated"))
+	f.Add([]byte(mpow.FMSPC{1, 2}.String()))
+	f.Add([]byte(mpow.Hash{3}.String()))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var k mpow.Kind
+		var m mpow.FMSPC
+		var h mpow.Hash
+		for _, x := range []interface {
+			UnmarshalText([]byte) error
+			String() string
+		}{&k, &m, &h} {
+			if x.UnmarshalText(text) == nil && x.String() != strings.ToLower(string(text)) {
+				t.Errorf("%q reads as %v, a %T", text, x, x)
+			}
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -108,6 +109,49 @@ func FuzzParseSize(f *testing.F) {
 		}
 		if again, err := parseSize("size", fmt.Sprint(n)); err != nil || again != n {
 			t.Errorf("%q is %d, which reads as %d, %v", s, n, again, err)
+		}
+	})
+}
+
+// FuzzValues gives any words to all that reads the command line: what is wrong is
+// said as a mistake of usage, and what is read can be written.
+func FuzzValues(f *testing.F) {
+	for _, s := range []string{"1.5", "2.5%", "12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf", "/ipfs/bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku/a/../b", "7", "00606a000000"} {
+		f.Add("fmspc", s)
+	}
+	f.Fuzz(func(t *testing.T, kind, s string) {
+		wrong := func(what string, err error) bool {
+			if err != nil && exitCode(err) != exitUsage {
+				t.Errorf("%s %q: exit code %d, want %d: %v", what, s, exitCode(err), exitUsage, err)
+			}
+			return err != nil
+		}
+		if x, err := parseAmount("amount", s); !wrong("amount", err) && x == 0 {
+			t.Errorf("amount %q: nothing", s)
+		}
+		if x, err := parsePercent(s); !wrong("percent", err) && x > 1_000_000 {
+			t.Errorf("%q is %d ppm", s, x)
+		}
+		if c, path, err := parsePath(s); !wrong("path", err) && (c.Version() != 1 || slices.Contains(path, "..")) {
+			t.Errorf("path %q: %v below %v", s, path, c)
+		}
+		if c, err := parseRoot(s); !wrong("root", err) && c.Version() != 1 {
+			t.Errorf("root %q: %v", s, c)
+		}
+		if id, err := parseAccount("account", s); !wrong("account", err) && id.Validate() != nil {
+			t.Errorf("account %q: %v", s, id)
+		}
+		if n, err := parseProposal(s); !wrong("proposal", err) {
+			if again, err := parseProposal(fmt.Sprint(n)); err != nil || again != n {
+				t.Errorf("proposal %q: %d, then %d, %v", s, n, again, err)
+			}
+		}
+		if d, err := parseDenial(kind, s); !wrong("denial", err) && d.Check() != nil {
+			t.Errorf("denial %q %q: %v", kind, s, d.Check())
+		}
+		var h hexBytes
+		if err := h.UnmarshalText([]byte(s)); err == nil && len(h)*2 != len(s) {
+			t.Errorf("hexadecimal %q: %d bytes", s, len(h))
 		}
 	})
 }

@@ -123,6 +123,8 @@ func FuzzParsers(f *testing.F) {
 		}
 	}
 	f.Add(seedFile(f, "phala", "sgx_quote_collateral.json"))
+	f.Add([]byte("2024-02-29T23:59:59Z"))
+	f.Add([]byte("SWHardeningNeeded"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if certs, err := splitPEM(raw); err == nil {
 			var again []byte
@@ -137,6 +139,13 @@ func FuzzParsers(f *testing.F) {
 			if _, err := json.Marshal(c); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if n, err := parseDate(string(raw)); err == nil && FormatDate(n) != string(raw) {
+			t.Fatalf("date %q reads as %s", raw, FormatDate(n))
+		}
+		var s Status
+		if s.UnmarshalText(raw) == nil && s.String() != string(raw) {
+			t.Fatalf("status %q reads as %v", raw, s)
 		}
 		sameCertificate(t, raw)
 		sameList(t, raw)
