@@ -8,7 +8,7 @@ ACCOUNTS ?= 300
 EGO ?= ego
 EGO_GO ?= ego-go
 
-.PHONY: build test check race fuzz sim demo run bench bench-retrieval bench-chain bench-crowd interop enclave enclave-id compare vuln clean
+.PHONY: build test check race fuzz sim demo run bench bench-retrieval bench-chain bench-prover bench-crowd interop enclave enclave-id compare vuln clean
 
 build: ## bin/lode and bin/prover
 	go build -o bin/ ./cmd/...
@@ -55,10 +55,14 @@ interop: ## 100 MiB both ways with a real kubo daemon: KUBO=path of an ipfs bina
 bench-chain: ## the chain against CometBFT's example and a plain tree: RATIO lines; QUICK=1: within four minutes in place of half an hour
 	@go test -c -o bin/chain.test ./chain && cd chain && LODE_BENCH_CHAIN=$(if $(QUICK),quick,full) ../bin/chain.test -test.run '^TestSpeed$$' -test.timeout 60m
 
-enclave: ## bin/enclave/prover for SGX, with EGo 1.9.0; KEY=FILE signs with a key that is there
+bench-prover: ## sealing, opening and reporting through the socket, against plain AES-GCM and SHA-256: RATIO lines; simulated platform; QUICK=1: within four minutes
+	@go test -c -o bin/prover.test ./enclave/prover && cd enclave/prover && LODE_BENCH_PROVER=$(if $(QUICK),quick,full) ../../bin/prover.test -test.run '^TestSpeed$$' -test.timeout 30m
+	@go test ./mpow/quote -run XXX -bench Verify -count 3 | awk '/^BenchmarkVerify/ { if (!n++ || $$3 < best) best = $$3 } END { printf "RATIO quote-verify-ms %.2f (one quote with all its collateral; best of %d)\n", best/1e6, n }'
+
+enclave: ## bin/enclave/prover for SGX, with EGo 1.9.0; KEY=FILE signs with a key that is there; RELEASE_KEYS=N:HEX,… may release what follows
 	@command -v $(EGO_GO) >/dev/null && command -v $(EGO) >/dev/null || { echo "$(EGO_GO) or $(EGO) is not here: install EGo 1.9.0 as docs/enclave.md says"; exit 1; }
 	mkdir -p bin/enclave
-	CGO_ENABLED=1 $(EGO_GO) build -tags ego -trimpath -buildvcs=false -ldflags=-buildid= -o bin/enclave/prover ./cmd/prover
+	CGO_ENABLED=1 $(EGO_GO) build -tags ego -trimpath -buildvcs=false -ldflags='-buildid= -X main.releaseKeys=$(RELEASE_KEYS)' -o bin/enclave/prover ./cmd/prover
 	cp cmd/prover/enclave.json bin/enclave/
 	$(if $(KEY),cp $(KEY) bin/enclave/private.pem)
 	cd bin/enclave && $(EGO) sign enclave.json

@@ -218,3 +218,64 @@ func (c *Client) Page(ctx context.Context, number uint64) (out mpow.Page, err er
 	err = c.call(ctx, quick, "page", mpow.PageCall{Page: number}, &out)
 	return out, err
 }
+
+// Verify has every block of a whole file read and opened.
+func (c *Client) Verify(ctx context.Context, root cid.Cid) (out mpow.Verified, err error) {
+	err = c.call(ctx, slow, "verify", mpow.CIDCall{CID: root}, &out)
+	return out, err
+}
+
+// VerifySRD has every leaf of every unit of random data read and opened.
+func (c *Client) VerifySRD(ctx context.Context) (out mpow.Verified, err error) {
+	err = c.call(ctx, slow, "verify-srd", mpow.EmptyCall{}, &out)
+	return out, err
+}
+
+// Target returns a report that another prover on this machine makes its offer to
+// (spec §3.9, as all that follows).
+func (c *Client) Target(ctx context.Context) ([]byte, error) {
+	var out mpow.BytesReply
+	err := c.call(ctx, quick, "target", mpow.EmptyCall{}, &out)
+	return out.Bytes, err
+}
+
+// Offer asks a fresh prover to be ready to take over from the one of target.
+func (c *Client) Offer(ctx context.Context, target []byte) (out mpow.Offer, err error) {
+	err = c.call(ctx, quick, "offer", mpow.OfferCall{Target: target}, &out)
+	return out, err
+}
+
+// Give asks an old prover to begin handing over.
+func (c *Client) Give(ctx context.Context, slot mpow.Slot, head mpow.Head, release mpow.Release, offer mpow.Offer) (out mpow.Gift, err error) {
+	err = c.call(ctx, slow, "give", mpow.GiveCall{Slot: slot, Head: head, Release: release, Offer: offer}, &out)
+	return out, err
+}
+
+// GivePage returns one page of what is handed over, from 0.
+func (c *Client) GivePage(ctx context.Context, number uint64) ([]byte, error) {
+	var out mpow.BytesReply
+	err := c.call(ctx, quick, "give-page", mpow.PageCall{Page: number}, &out)
+	return out.Bytes, err
+}
+
+// Take brings the old prover's answer to the new one.
+func (c *Client) Take(ctx context.Context, release mpow.Release, gift mpow.Gift) error {
+	return c.call(ctx, quick, "take", mpow.TakeCall{Release: release, Gift: gift}, &mpow.EmptyCall{})
+}
+
+// TakePage brings the next page; with the last one the new prover holds all.
+func (c *Client) TakePage(ctx context.Context, number uint64, page []byte) error {
+	return c.call(ctx, slow, "take-page", mpow.TakePageCall{Page: number, Data: page}, &mpow.EmptyCall{})
+}
+
+// Word asks the old prover to sign over; it signs nothing more after it.
+func (c *Client) Word(ctx context.Context, key []byte, measurement mpow.Hash, generation uint64, head mpow.Head) ([]byte, error) {
+	var out mpow.BytesReply
+	err := c.call(ctx, quick, "word", mpow.WordCall{Key: key, Measurement: measurement, Generation: generation, Head: head}, &out)
+	return out.Bytes, err
+}
+
+// Abandon calls a hand-over off, on either side.
+func (c *Client) Abandon(ctx context.Context) error {
+	return c.call(ctx, slow, "abandon", mpow.EmptyCall{}, &mpow.EmptyCall{})
+}

@@ -42,6 +42,8 @@ type ProverInfo struct {
 	Units   int          `json:"units"`   // of sealed random data
 	Signed  Slot         `json:"signed"`  // of the last report signed; 0: none
 	Disks   []ProverDisk `json:"disks"`   // where sealed data lie
+	Build   Hash         `json:"build"`   // what it is called among builds on one machine: on hardware its measurement
+	Handing string       `json:"handing"` // what of a hand-over is under way here (spec §3.9): empty, "giving", "gave" or "took"
 	Lost    uint64       `json:"lost"`    // files found damaged since the prover started
 }
 
@@ -53,6 +55,15 @@ type ProverDisk struct {
 	Device uint64 `json:"device"` // disks of one device share what is free
 	Files  int    `json:"files"`  // replicas there, whole and under construction
 	Units  int    `json:"units"`
+}
+
+// Verified is what came of reading all of a file, block by block, or all units of
+// random data.
+type Verified struct {
+	Pieces  uint64 `json:"pieces"` // blocks or units that are whole
+	Bytes   uint64 `json:"bytes"`  // of them
+	Damaged uint64 `json:"damaged"`
+	First   string `json:"first"` // what is wrong with the first of those
 }
 
 // A Head is the last report that the chain has accepted of a node, as its host
@@ -100,9 +111,37 @@ type (
 		Slot       Slot   `json:"slot"`
 		Seed       Hash   `json:"seed"`
 	}
-	// PageCall asks for a [Page].
+	// PageCall asks for a [Page], or for one of what is handed over.
 	PageCall struct {
 		Page uint64 `json:"page"`
+	}
+	// OfferCall asks a fresh prover for an [Offer] to the one of the report.
+	OfferCall struct {
+		Target []byte `json:"target"`
+	}
+	// GiveCall asks an old prover for a [Gift].
+	GiveCall struct {
+		Slot    Slot    `json:"slot"`
+		Head    Head    `json:"head"`
+		Release Release `json:"release"`
+		Offer   Offer   `json:"offer"`
+	}
+	// TakeCall brings the gift to the new one, and TakePageCall one page of it.
+	TakeCall struct {
+		Release Release `json:"release"`
+		Gift    Gift    `json:"gift"`
+	}
+	// TakePageCall brings one page of a gift.
+	TakePageCall struct {
+		Page uint64 `json:"page"`
+		Data []byte `json:"data"`
+	}
+	// WordCall asks an old prover to sign over (spec §3.9).
+	WordCall struct {
+		Key         []byte `json:"key"`
+		Measurement Hash   `json:"measurement"`
+		Generation  uint64 `json:"generation"`
+		Head        Head   `json:"head"`
 	}
 	// EmptyCall is the body of calls without arguments, and of replies without
 	// results.
@@ -111,6 +150,10 @@ type (
 	// CIDsReply answers missing and pending.
 	CIDsReply struct {
 		CIDs []cid.Cid `json:"cids"`
+	}
+	// BytesReply answers target, give-page and word.
+	BytesReply struct {
+		Bytes []byte `json:"bytes"`
 	}
 	// FilesReply answers files.
 	FilesReply struct {

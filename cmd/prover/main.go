@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -13,18 +14,25 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/lode-node/lode/enclave/prover"
 	"github.com/lode-node/lode/mpow"
 )
 
-const usage = `Usage: prover --dir DIR --socket PATH [--disk DIR]... [--class main|test|dev] [--srd-unit BYTES] [--srd-leaf BYTES] [--simulate]
+const usage = `Usage: prover --dir DIR --socket PATH [--disk DIR]... [--take DIR]... [--class main|test|dev] [--srd-unit BYTES] [--srd-leaf BYTES]
+              [--simulate [--build NAME] [--release-keys N:HEX,...]]
        prover --dir DIR --start-over [--disk DIR]... [--simulate]
        prover --dir DIR --forget-disk ID [--disk DIR]... [--simulate]
 
 Holds sealed files under DIR, and under each further --disk, and answers a Lode node on the Unix socket PATH.
 The sizes of sealed random data are those of the network's class, unless given.
+
+--take names the directories of another build of the prover on this machine, which hands over to this one
+('lode prover upgrade'). A build with a release key or more takes and gives on the word of N of them; one for SGX has them
+compiled in (RELEASE_KEYS of make enclave), and only a simulated one can be told its keys and its name.
 
 --start-over gives up a sealed state that cannot be opened: the old state is set aside, what was sealed under it
 is taken away, and the next start makes a fresh key. --forget-disk strikes a disk off that is gone for good: what
@@ -61,7 +69,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	flags := flag.NewFlagSet("prover", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() { fmt.Fprint(stderr, usage) }
-	var disks words
+	var disks, take words
 	dir := flags.String("dir", "", "")
 	socket := flags.String("socket", "", "")
 	class := flags.String("class", "dev", "")
@@ -70,7 +78,10 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	leaf := flags.Uint64("srd-leaf", 0, "")
 	over := flags.Bool("start-over", false, "")
 	forget := flags.String("forget-disk", "", "")
+	build := flags.String("build", "", "")
+	keys := flags.String("release-keys", "", "")
 	flags.Var(&disks, "disk", "")
+	flags.Var(&take, "take", "")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err
@@ -98,7 +109,19 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	config := prover.Config{Dir: *dir, Disks: disks, Platform: platform, Params: params}
+	if platform.Kind() != mpow.KindSimulated && *build+*keys != "" {
+		return fmt.Errorf("--build and --release-keys are for simulated provers: hardware has them in its measurement: %w", errUsage)
+	}
+	if *build != "" {
+		platform = prover.SimulatedBuild(*dir, *build)
+	}
+	if *keys == "" {
+		*keys = releaseKeys
+	}
+	config := prover.Config{Dir: *dir, Disks: disks, Take: take, Platform: platform, Params: params}
+	if config.Releases, err = parseReleases(*keys); err != nil {
+		return fmt.Errorf("release keys: %w: %w", err, errUsage)
+	}
 	switch {
 	case *over:
 		aside, err := prover.StartOver(config)
@@ -125,6 +148,30 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	}
 	logger.Info("prover listens", "socket", *socket)
 	return p.Serve(ctx, l)
+}
+
+// releaseKeys are those whose word this build takes on which build follows which, as
+// N:HEX,HEX…; none: nobody's. The linker sets it (make enclave RELEASE_KEYS=…), so
+// that it is measured.
+var releaseKeys string
+
+// parseReleases reads such a list.
+func parseReleases(s string) (r prover.Releases, err error) {
+	if s == "" {
+		return r, nil
+	}
+	need, list, ok := strings.Cut(s, ":")
+	if r.Need, err = strconv.Atoi(need); err != nil || !ok {
+		return r, fmt.Errorf("%q: want N:HEX,HEX…", s)
+	}
+	for _, h := range strings.Split(list, ",") {
+		k, err := hex.DecodeString(h)
+		if err != nil {
+			return r, fmt.Errorf("%q: %w", h, err)
+		}
+		r.Keys = append(r.Keys, k)
+	}
+	return r, nil
 }
 
 // words is a flag that may be given more than once.

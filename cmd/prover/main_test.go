@@ -21,6 +21,7 @@ func TestBadFlags(t *testing.T) {
 		{}, {"--dir", dir}, {"--socket", "s"}, {"--dir", dir, "--socket", "s", "extra"}, {"--nonsense"},
 		{"--dir", dir, "--socket", "s", "--class", "moon"}, {"--dir", dir, "--socket", "s", "--start-over"},
 		{"--dir", dir, "--start-over", "--forget-disk", "x"},
+		{"--dir", dir, "--socket", "s", "--simulate", "--release-keys", "1"}, {"--dir", dir, "--socket", "s", "--simulate", "--release-keys", "1:zz"},
 	} {
 		if err := run(t.Context(), args, io.Discard); !errors.Is(err, errUsage) {
 			t.Errorf("%q: %v, want a usage error", args, err)

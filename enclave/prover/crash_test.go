@@ -51,6 +51,7 @@ func story(t testing.TB, p api, tell func(string)) {
 }
 
 func TestMain(m *testing.M) {
+	// Another child, of TestSpeed, names its test itself.
 	if os.Getenv(killAt) != "" {
 		// Only TestDies runs; it is the process that is killed.
 		os.Args = []string{os.Args[0], "-test.run=^TestDies$"}

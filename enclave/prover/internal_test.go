@@ -67,7 +67,7 @@ func FuzzCalls(f *testing.F) {
 	}
 	defer p.Close()
 	h := p.Handler()
-	names := []string{"info", "attest", "begin", "seal", "missing", "commit", "open", "has", "size", "drop", "files", "pending", "report", "fill", "recover", "page", "seal?root=bafkqaaa&block=bafkqaaa"}
+	names := []string{"info", "attest", "begin", "seal", "missing", "commit", "open", "has", "size", "drop", "files", "pending", "report", "fill", "recover", "page", "target", "offer", "give", "give-page", "take", "take-page", "word", "abandon", "seal?root=bafkqaaa&block=bafkqaaa"}
 	for i, call := range []any{mpow.EmptyCall{}, mpow.AttestCall{ChainID: "dev-x", Account: "a"}} {
 		body, err := mpow.Encode(call)
 		if err != nil {
@@ -99,7 +99,7 @@ func TestBlocksAreBound(t *testing.T) {
 		return c
 	}
 	prover := func(name byte) *Prover {
-		return &Prover{key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{name}, 32))}
+		return &Prover{state: &state{}, key: ed25519.NewKeyFromSeed(bytes.Repeat([]byte{name}, 32))}
 	}
 	base := prover(1).bound(&replica{ID: id{1}, Root: file("a")}, entry{hash: "h", number: 1, length: 1})
 	for what, other := range map[string][]byte{

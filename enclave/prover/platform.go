@@ -19,12 +19,21 @@ type Platform interface {
 	Name() string
 	// Measurement is the program's identity on this platform.
 	Measurement() [32]byte
+	// Build is what the program is called among builds on one machine: on
+	// hardware its measurement.
+	Build() [32]byte
 	// SealKey returns the 32-byte key that only this program on this machine
 	// has, the same at every call. A key of zeros is refused by [New].
 	SealKey() ([]byte, error)
 	// Quote returns the evidence that the program with the given key said data
 	// (spec §3.2).
 	Quote(key ed25519.PrivateKey, data [64]byte) ([]byte, error)
+	// Local returns a report that this program said data, which only the one on
+	// this machine that target is a report of can check; nil: any report will do as
+	// a target. CheckLocal returns who made a report for this program, and what it
+	// says; one of a debug enclave is an error.
+	Local(data [64]byte, target []byte) ([]byte, error)
+	CheckLocal(report []byte) (build [32]byte, data [64]byte, err error)
 }
 
 // A Mode is what a prover's process finds itself in when it starts.

@@ -30,6 +30,29 @@ func (*hardware) Kind() mpow.Kind         { return mpow.KindDCAP }
 func (*hardware) Mode() Mode              { return ModeSGX }
 func (*hardware) Name() string            { return "SGX" }
 func (h *hardware) Measurement() [32]byte { return h.measurement }
+func (h *hardware) Build() [32]byte       { return h.measurement }
+
+// Local asks the hardware for a report to another enclave on this machine.
+func (h *hardware) Local(data [64]byte, target []byte) ([]byte, error) {
+	if target == nil {
+		return h.machine.Local(nil, nil)
+	}
+	return h.machine.Local(data[:], target)
+}
+
+// CheckLocal has the hardware check a report to this enclave.
+func (h *hardware) CheckLocal(report []byte) (build [32]byte, data [64]byte, err error) {
+	from, said, err := h.machine.Check(report)
+	switch {
+	case err != nil:
+		return build, data, err
+	case from.Debug:
+		return build, data, errors.New("it is of a debug enclave")
+	case len(from.Measurement) != 32 || [32]byte(from.Measurement) == ([32]byte{}) || len(said) != 64:
+		return build, data, errors.New("it names no enclave")
+	}
+	return [32]byte(from.Measurement), [64]byte(said), nil
+}
 
 // A key request is Intel's sgx_key_request_t. Two of them stand in seal.request,
 // since each gives 128 bits. They lie on the host's disk, so that a microcode

@@ -33,6 +33,8 @@ import (
 type Config struct {
 	Dir      string       // made if absent; one prover at a time
 	Disks    []string     // further directories for sealed data, made if absent; once used they must be named at each start
+	Take     []string     // directories of a prover on this machine that hands over to this one, which must be fresh then (spec §3.9)
+	Releases Releases     // who may say that one build follows another
 	Platform Platform     // nil is an error
 	Params   mpow.Params  // SRDUnit, SRDLeaf, ReportFiles and MaxFileSize are read
 	Logger   *slog.Logger // nil discards
@@ -54,8 +56,11 @@ func (c Config) validate() error {
 	if c.Platform == nil {
 		return errors.New("prover: no platform")
 	}
+	if err := c.Releases.validate(); err != nil {
+		return fmt.Errorf("prover: %w", err)
+	}
 	seen := map[string]bool{filepath.Clean(c.Dir): true}
-	for _, d := range c.Disks {
+	for _, d := range append(slices.Clone(c.Disks), c.Take...) {
 		if d == "" || seen[filepath.Clean(d)] {
 			return fmt.Errorf("prover: disk %q is named twice, or not at all", d)
 		}
@@ -89,6 +94,8 @@ type Prover struct {
 	dir      string
 	disk     disk
 	volumes  volumes
+	take     []string // directories of the prover that may hand over
+	releases Releases
 	key      ed25519.PrivateKey
 	handles  handles
 	lost     atomic.Uint64 // files found damaged
@@ -96,6 +103,8 @@ type Prover struct {
 	reporting sync.Mutex // held by Report, taken before writing
 	writing   sync.Mutex // held by whatever changes the state; taken before mu
 	vault     *vault     // guarded by writing
+	offer     *offer     // guarded by writing; nil: none is open
+	gift      *gift      // guarded by writing; nil: nothing is being handed over
 
 	mu      sync.RWMutex // guards the fields below; state is read under either lock
 	state   *state
@@ -122,6 +131,7 @@ func New(c Config) (*Prover, error) {
 	}
 	p := &Prover{
 		params: c.Params, platform: c.Platform, dir: filepath.Clean(c.Dir), disk: disk{c.Disk},
+		take: c.Take, releases: c.Releases,
 		log:  logger.With("platform", c.Platform.Name()),
 		held: map[cid.Cid]*held{}, pending: map[cid.Cid]*pending{}, blocks: map[string][]place{},
 	}
@@ -154,6 +164,9 @@ func (p *Prover) open(seal []byte, disks []string) error {
 		}
 		p.state = newState()
 	}
+	if err := p.takenDisks(); err != nil {
+		return err
+	}
 	if err := p.sameDisks(known); err != nil {
 		return err
 	}
@@ -166,7 +179,9 @@ func (p *Prover) open(seal []byte, disks []string) error {
 		p.vault.broken = true
 		p.log.Warn("disk full: nothing new can be taken until there is space", "err", err)
 	}
-	p.sweep()
+	if p.state.Giving == nil { // else another prover may have put its own there
+		p.sweep()
+	}
 	if err := p.volumes.scan(); err != nil {
 		return err
 	}
@@ -189,6 +204,26 @@ func (p *Prover) openVolumes(disks []string) error {
 			return errors.Join(err, lock.Close())
 		}
 		v.lock = lock
+		p.volumes.all = append(p.volumes.all, v)
+	}
+	return p.volumes.scan()
+}
+
+// takenDisks opens those of the directories to be taken over that were taken over
+// in an earlier run: they are this prover's now.
+func (p *Prover) takenDisks() error {
+	for _, dir := range p.take {
+		dir = filepath.Clean(dir)
+		v, err := p.disk.openVolume(dir)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(p.state.Disks, func(m mounted) bool { return m.ID == v.id }) {
+			continue
+		}
+		if v.lock, err = lockDir(dir); err != nil {
+			return fmt.Errorf("%w; end the prover that handed over", err)
+		}
 		p.volumes.all = append(p.volumes.all, v)
 	}
 	return p.volumes.scan()
@@ -276,7 +311,9 @@ func (p *Prover) load() error {
 		switch {
 		case r.Dead:
 		case !r.Committed:
+			p.mu.Lock()
 			p.pending[r.Root] = &pending{p: p, r: r}
+			p.mu.Unlock()
 		default:
 			h, err := p.readIndex(r)
 			if err != nil {
@@ -299,7 +336,7 @@ func (p *Prover) load() error {
 
 // change makes r durable and applies it. The caller holds writing, or is alone.
 func (p *Prover) change(r record) error {
-	if err := p.writable(); err != nil {
+	if err := p.mayChange(r); err != nil {
 		return err
 	}
 	if err := p.vault.append(p.state, r); err != nil {
@@ -322,9 +359,18 @@ func (p *Prover) isClosed() bool {
 }
 
 // writable returns why the state may not change now, or nil.
-func (p *Prover) writable() error {
-	if p.isClosed() {
+func (p *Prover) writable() error { return p.mayChange(record{}) }
+
+// mayChange returns why r may not be made now, or nil. In a hand-over nothing
+// changes but what belongs to it (spec §3.9). The caller holds writing.
+func (p *Prover) mayChange(r record) error {
+	switch {
+	case p.isClosed():
 		return errClosed
+	case p.state.Giving != nil && r.Give == nil:
+		return errHanding
+	case p.state.Taken != nil && !r.Settled && r.Recover == nil && (r.Report == nil || !r.Report.Unchanged):
+		return errTaken
 	}
 	return nil
 }
@@ -344,6 +390,7 @@ func (p *Prover) Close() error {
 	for _, d := range pending {
 		d.close()
 	}
+	p.forgetOffer()
 	p.handles.close()
 	var err error
 	if p.vault != nil {
@@ -360,15 +407,31 @@ func (p *Prover) Info(ctx context.Context) (mpow.ProverInfo, error) {
 		return mpow.ProverInfo{}, errClosed
 	}
 	info := mpow.ProverInfo{
-		Kind: p.platform.Kind(), Mode: string(p.platform.Mode()), Platform: p.platform.Name(), Key: p.public(), Measurement: p.platform.Measurement(),
+		Kind: p.platform.Kind(), Mode: string(p.platform.Mode()), Build: p.platform.Build(), Platform: p.platform.Name(), Key: p.public(), Measurement: p.platform.Measurement(),
 		ChainID: p.state.ChainID, Account: p.state.Account,
 		SRDBytes: uint64(len(p.state.Units)) * p.params.SRDUnit, Units: len(p.state.Units),
 		Files: len(p.held), Pending: len(p.pending), Signed: p.state.Signed.Slot, Lost: p.lost.Load(), Disks: p.volumes.info(),
+	}
+	switch g := p.state.Giving; {
+	case g != nil && g.Word != nil:
+		info.Handing = "gave"
+	case g != nil:
+		info.Handing = "giving"
+	case p.state.Taken != nil:
+		info.Handing = "took"
 	}
 	for _, h := range p.held {
 		info.FileBytes += h.r.Size
 	}
 	return info, nil
+}
+
+// sealer is the key that sealed data are bound to.
+func (p *Prover) sealer() []byte {
+	if p.state.Sealer != nil {
+		return p.state.Sealer
+	}
+	return p.public()
 }
 
 func (p *Prover) public() []byte { return append([]byte(nil), p.key.Public().(ed25519.PublicKey)...) }
@@ -386,6 +449,9 @@ func (p *Prover) Attest(ctx context.Context, chainID string, account mpow.Accoun
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	s := p.state
+	if s.Giving != nil && s.Giving.Word != nil {
+		return mpow.Register{}, fmt.Errorf("attest: %w", errHanded)
+	}
 	if s.ChainID != "" && (s.ChainID != chainID || s.Account != account) {
 		return mpow.Register{}, fmt.Errorf("attest: this prover belongs to account %v on chain %q; it cannot serve %v on %q", s.Account, s.ChainID, account, chainID)
 	}

@@ -168,12 +168,18 @@ var (
 	_ api = (*enclave.Client)(nil)
 )
 
+func listenUnix(t testing.TB, path string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	must(t, err)
+	return l
+}
+
 // overSocket returns a client of a prover that is served on a Unix socket.
 func overSocket(t testing.TB, p *prover.Prover) *enclave.Client {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
-	must(t, err)
+	l := listenUnix(t, path)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Serve(ctx, l) }()

@@ -39,6 +39,7 @@ func (s *state) applyRecovered(r recovered) error {
 		next.Bytes += e.Size
 	}
 	s.Accepted, s.Signed.Base, s.Signed.Listed = next, base{}, nil
+	s.Taken = nil // whoever handed over, its word is of a generation that is no more
 	s.Recovery = &recovery{Generation: r.Generation, FilesRoot: next.Files.Digest()}
 	for _, e := range s.Replicas {
 		s.bury(e)
@@ -66,6 +67,9 @@ func (p *Prover) Recover(ctx context.Context, generation uint64, slot mpow.Slot,
 		return fail(errors.New("this prover belongs to no account yet: attest first"))
 	case slot == 0 || slot < signed:
 		return fail(fmt.Errorf("%w: slot %d, and %d is signed", mpow.ErrSlot, slot, signed))
+	}
+	if err := p.unfrozen(); err != nil && !errors.Is(err, errTaken) {
+		return fail(err)
 	}
 	if err := p.examine(ctx, seed); err != nil {
 		return fail(err)

@@ -51,7 +51,7 @@ func (e entry) end() int64 { return e.off + int64(9+len(e.hash)) + int64(e.lengt
 func (p *Prover) bound(r *replica, e entry) []byte {
 	var b bytes.Buffer
 	b.WriteString("lode/block/v1\x00")
-	b.Write(p.public())
+	b.Write(p.sealer())
 	b.Write(r.ID[:])
 	b.WriteByte(byte(r.Root.ByteLen()))
 	b.Write(r.Root.Bytes())
@@ -107,13 +107,20 @@ var errDamaged = errors.New("damaged")
 // read returns the plaintext of a block. It fails with errDamaged when the
 // bytes are missing or altered, and otherwise when this machine could not read
 // right now.
-func (p *Prover) read(h *held, n int) ([]byte, error) {
+func (p *Prover) read(h *held, n int) ([]byte, error) { return p.readInto(nil, h, n) }
+
+// readInto is read into buf, if it is large enough.
+func (p *Prover) readInto(buf []byte, h *held, n int) ([]byte, error) {
 	e := h.entries[n]
 	aead, err := keyOf(h.keys, e.number)
 	if err != nil {
 		return nil, err
 	}
-	buf := make([]byte, int(e.length)+tagSize)
+	if need := int(e.length) + tagSize; cap(buf) < need {
+		buf = make([]byte, need)
+	} else {
+		buf = buf[:need]
+	}
 	if err := p.handles.readAt(h.r.ID, p.volumes.replica(h.r.ID), buf, e.off+int64(9+len(e.hash))); err != nil {
 		return nil, err
 	}
@@ -127,13 +134,18 @@ func (p *Prover) read(h *held, n int) ([]byte, error) {
 // Open returns the plaintext of a block of a whole file, or ErrAbsent. The
 // caller owns the slice. A block found damaged makes its file lost.
 func (p *Prover) Open(ctx context.Context, block cid.Cid) ([]byte, error) {
+	return p.openInto(nil, block)
+}
+
+// openInto is Open into buf, if it is large enough.
+func (p *Prover) openInto(buf []byte, block cid.Cid) ([]byte, error) {
 	places, err := p.places(block)
 	if err != nil {
 		return nil, err
 	}
 	err = fmt.Errorf("block %v: %w", block, mpow.ErrAbsent)
 	for _, at := range places {
-		data, readErr := p.read(at.h, at.n)
+		data, readErr := p.readInto(buf, at.h, at.n)
 		if readErr == nil {
 			return data, nil
 		}

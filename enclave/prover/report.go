@@ -24,6 +24,9 @@ import (
 func (p *Prover) Report(ctx context.Context, slot mpow.Slot, seed [32]byte, head mpow.Head, list []cid.Cid) (mpow.Signed, error) {
 	p.reporting.Lock()
 	defer p.reporting.Unlock()
+	if err := p.handedOver(slot, head); err != nil {
+		return mpow.Signed{}, fmt.Errorf("report of slot %d: %w", slot, err)
+	}
 	if s, done, err := p.mayReport(slot, head); done || err != nil {
 		return s, err
 	}
@@ -31,7 +34,11 @@ func (p *Prover) Report(ctx context.Context, slot mpow.Slot, seed [32]byte, head
 		return mpow.Signed{}, fmt.Errorf("report of slot %d: %w", slot, err)
 	}
 	defer p.writing.Unlock()
-	rec, err := p.compose(slot, seed, p.state.Signed.Slot > 0 && p.state.Signed.Base.is(head), list)
+	compose := p.compose
+	if p.state.Taken != nil {
+		compose = p.composeUnchanged
+	}
+	rec, err := compose(slot, seed, p.state.Signed.Slot > 0 && p.state.Signed.Base.is(head), list)
 	if err != nil {
 		return mpow.Signed{}, fmt.Errorf("report of slot %d: %w", slot, err)
 	}
@@ -54,6 +61,10 @@ func (p *Prover) examine(ctx context.Context, seed [32]byte) error {
 		return fmt.Errorf("check: %w", err)
 	}
 	p.writing.Lock()
+	if p.state.Taken != nil && len(lost)+len(gone) > 0 {
+		p.writing.Unlock()
+		return fmt.Errorf("%d files and %d units are damaged, and the first report after a hand-over changes nothing: abandon it, and let the old prover report them", len(lost), len(gone))
+	}
 	var damaged []*replica
 	for _, r := range lost {
 		if r.held() {
@@ -82,6 +93,8 @@ func (p *Prover) mayReport(slot mpow.Slot, head mpow.Head) (s mpow.Signed, done 
 		return s, false, errors.New("report: this prover is bound to no account yet: Attest comes first")
 	case slot == 0:
 		return s, false, fmt.Errorf("report: %w: slot 0 has none", mpow.ErrSlot)
+	case p.state.Taken != nil && !p.state.Taken.Made && slot <= last.Slot:
+		return s, false, fmt.Errorf("report of slot %d: %w: the prover that handed over has signed slot %d", slot, mpow.ErrSlot, last.Slot)
 	case last.Slot == slot:
 		return last.Report, true, nil
 	case slot < last.Slot:
@@ -149,6 +162,46 @@ func (p *Prover) compose(slot mpow.Slot, seed [32]byte, fromSigned bool, list []
 	var err error
 	rec.Report, err = rep.Sign(p.key)
 	return rec, err
+}
+
+// handedOver looks at a hand-over before a report. The old prover waits some slots
+// for its word to be asked, and then calls it off; the new one has settled once the
+// chain shows its first report.
+func (p *Prover) handedOver(slot mpow.Slot, head mpow.Head) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	s := p.state
+	switch g := s.Giving; {
+	case p.isClosed():
+		return errClosed
+	case g != nil && g.Word != nil:
+		return errHanded
+	case g != nil && slot <= g.Slot+handSlots:
+		return errHanding
+	case g != nil:
+		p.log.Warn("nobody asked for the word in time", "slot", uint64(slot), "began", uint64(g.Slot))
+		return p.ungive()
+	case s.Taken != nil && s.Taken.Made && s.Signed.Base.is(head):
+		return p.change(record{Settled: true})
+	}
+	return nil
+}
+
+// composeUnchanged is compose for the first report after a hand-over: it says that
+// all is as it was (spec §3.9). The caller holds writing.
+func (p *Prover) composeUnchanged(slot mpow.Slot, seed [32]byte, fromSigned bool, _ []cid.Cid) (reported, error) {
+	s := p.state
+	from := s.Accepted
+	if fromSigned {
+		from = s.Signed.Base
+	}
+	rep := mpow.Report{
+		ChainID: s.ChainID, Account: s.Account, Kind: p.platform.Kind(), Seq: from.Seq + 1, Prev: from.Hash,
+		Slot: slot, Seed: seed, SRDBytes: uint64(len(s.Units)) * p.params.SRDUnit, FileBytes: from.Bytes,
+		SRDRoot: p.srdRoot(), FilesRoot: from.Files.Digest(), StateRoot: p.stateRoot(),
+	}
+	signed, err := rep.Sign(p.key)
+	return reported{FromSigned: fromSigned, Slot: slot, Report: signed, Unchanged: true}, err
 }
 
 // srdRoot is the Merkle root over the units.

@@ -131,6 +131,9 @@ func (p *Prover) Seal(ctx context.Context, root, block cid.Cid, data []byte) err
 	if err != nil || !bytes.Equal(sum.Hash(), block.Hash()) {
 		return fmt.Errorf("seal %v: data is not that of block %v", root, block)
 	}
+	if err := p.unfrozen(); err != nil {
+		return fmt.Errorf("seal %v: %w", root, err)
+	}
 	err = d.seal(hashOf(block), data)
 	if errors.Is(err, mpow.ErrFull) && p.makeRoom(d.r.ID) {
 		err = d.seal(hashOf(block), data)
@@ -174,7 +177,9 @@ func (d *pending) seal(hash string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	out := aead.Seal(e.header(), nonce(uint64(e.number)), data, d.p.bound(d.r, e))
+	buf := blocks.Get().(*[]byte)
+	defer blocks.Put(buf)
+	out := aead.Seal(append((*buf)[:0], e.header()...), nonce(uint64(e.number)), data, d.p.bound(d.r, e))
 	copy(e.tag[:], out[len(out)-tagSize:])
 	if err := d.p.disk.writeAt(d.file, out, e.off); err != nil {
 		// What was written of it is behind the end: the next write covers it, and a

@@ -105,6 +105,33 @@ func (p *Prover) Handler() http.Handler {
 	handle(p, mux, slots, "recover", func(ctx context.Context, c mpow.RecoverCall) (mpow.Recover, error) {
 		return p.Recover(ctx, c.Generation, c.Slot, c.Seed)
 	})
+	handle(p, mux, slots, "verify", func(ctx context.Context, c mpow.CIDCall) (mpow.Verified, error) { return p.Verify(ctx, c.CID) })
+	handle(p, mux, slots, "verify-srd", func(ctx context.Context, c mpow.EmptyCall) (mpow.Verified, error) { return p.VerifySRD(ctx) })
+	handle(p, mux, slots, "target", func(ctx context.Context, c mpow.EmptyCall) (mpow.BytesReply, error) {
+		b, err := p.Target(ctx)
+		return mpow.BytesReply{Bytes: b}, err
+	})
+	handle(p, mux, slots, "offer", func(ctx context.Context, c mpow.OfferCall) (mpow.Offer, error) { return p.Offer(ctx, c.Target) })
+	handle(p, mux, slots, "give", func(ctx context.Context, c mpow.GiveCall) (mpow.Gift, error) {
+		return p.Give(ctx, c.Slot, c.Head, c.Release, c.Offer)
+	})
+	handle(p, mux, slots, "give-page", func(ctx context.Context, c mpow.PageCall) (mpow.BytesReply, error) {
+		b, err := p.GivePage(ctx, c.Page)
+		return mpow.BytesReply{Bytes: b}, err
+	})
+	handle(p, mux, slots, "take", func(ctx context.Context, c mpow.TakeCall) (mpow.EmptyCall, error) {
+		return mpow.EmptyCall{}, p.Take(ctx, c.Release, c.Gift)
+	})
+	handle(p, mux, slots, "take-page", func(ctx context.Context, c mpow.TakePageCall) (mpow.EmptyCall, error) {
+		return mpow.EmptyCall{}, p.TakePage(ctx, c.Page, c.Data)
+	})
+	handle(p, mux, slots, "word", func(ctx context.Context, c mpow.WordCall) (mpow.BytesReply, error) {
+		b, err := p.Word(ctx, c.Key, c.Measurement, c.Generation, c.Head)
+		return mpow.BytesReply{Bytes: b}, err
+	})
+	handle(p, mux, slots, "abandon", func(ctx context.Context, c mpow.EmptyCall) (mpow.EmptyCall, error) {
+		return mpow.EmptyCall{}, p.Abandon(ctx)
+	})
 	handle(p, mux, slots, "page", func(ctx context.Context, c mpow.PageCall) (mpow.Page, error) {
 		return p.Page(ctx, c.Page)
 	})
@@ -129,7 +156,8 @@ func inTurn(slots chan struct{}, h http.HandlerFunc) http.HandlerFunc {
 // handle decodes a call in its turn, and encodes what do answers.
 func handle[C, R any](p *Prover, mux *http.ServeMux, slots chan struct{}, name string, do func(context.Context, C) (R, error)) {
 	limit := int64(maxCall)
-	if _, lists := any(*new(C)).(mpow.ReportCall); lists {
+	switch any(*new(C)).(type) {
+	case mpow.ReportCall, mpow.OfferCall, mpow.GiveCall, mpow.TakeCall, mpow.TakePageCall:
 		limit = maxList
 	}
 	mux.HandleFunc("POST /v1/"+name, inTurn(slots, func(w http.ResponseWriter, r *http.Request) {
@@ -164,8 +192,9 @@ func readCall(w http.ResponseWriter, r *http.Request, name string, limit int64, 
 	return true
 }
 
-// blocks holds buffers for blocks on their way in, each of the largest size.
-var blocks = sync.Pool{New: func() any { b := make([]byte, mpow.MaxBlock); return &b }}
+// blocks holds buffers for blocks on their way, each for the largest one with all
+// that sealing adds to it. A block is a large thing to leave to the collector.
+var blocks = sync.Pool{New: func() any { b := make([]byte, mpow.MaxBlock+512); return &b }}
 
 func (p *Prover) serveSeal(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
@@ -198,7 +227,9 @@ func (p *Prover) serveOpen(w http.ResponseWriter, r *http.Request) {
 	if !readCall(w, r, "open", maxCall, &c) {
 		return
 	}
-	data, err := p.Open(r.Context(), c.CID)
+	buf := blocks.Get().(*[]byte)
+	defer blocks.Put(buf)
+	data, err := p.openInto(*buf, c.CID)
 	if err != nil {
 		refuse(w, http.StatusUnprocessableEntity, err)
 		return

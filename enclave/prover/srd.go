@@ -107,7 +107,7 @@ func (p *Prover) writeUnit(ctx context.Context, f *os.File, u unit) (mpow.Hash, 
 }
 
 func (p *Prover) boundLeaf(i id, n uint64) []byte {
-	b := append([]byte("lode/srd/v1\x00"), p.public()...)
+	b := append([]byte("lode/srd/v1\x00"), p.sealer()...)
 	b = append(b, i[:]...)
 	return binary.BigEndian.AppendUint64(b, n)
 }

@@ -34,6 +34,10 @@ type state struct {
 	Accepted base
 	Signed   signed
 	Recovery *recovery // the last one, until a report builds on it; nil: none
+
+	Sealer []byte  // key that sealed data are bound to, if another prover made them (spec §3.9)
+	Giving *giving // to whom all is handed over; nil: nobody
+	Taken  *taken  // from whom all was taken over, until the chain knows; nil: nobody
 }
 
 // A replica is one sealing of a file, under keys of its own.
@@ -100,6 +104,8 @@ type record struct {
 	Report *reported `cbor:"report,omitempty"`
 
 	Recover *recovered `cbor:"recover,omitempty"`
+	Give    *giving    `cbor:"give,omitempty"` // without To: the hand-over is off
+	Settled bool       `cbor:"settled,omitempty"`
 }
 
 type bind struct {
@@ -127,6 +133,7 @@ type reported struct {
 	Listed         []cid.Cid
 	Slot           mpow.Slot
 	Report         mpow.Signed
+	Unchanged      bool `cbor:"Unchanged,omitempty"` // the first after a hand-over
 }
 
 // apply changes the state by a record, and fails only if the record does not
@@ -158,6 +165,12 @@ func (s *state) apply(r record) error {
 		return s.applyReport(*r.Report)
 	case r.Recover != nil:
 		return s.applyRecovered(*r.Recover)
+	case r.Settled:
+		s.Taken = nil
+	case r.Give != nil && r.Give.To == nil:
+		s.Giving = nil
+	case r.Give != nil:
+		s.Giving = r.Give
 	}
 	for _, i := range r.Drop {
 		if e, ok := s.Replicas[i]; ok {
@@ -180,6 +193,9 @@ func (s *state) applyReport(r reported) error {
 			e.InAccepted = e.InSigned
 		}
 		e.InSigned = e.InAccepted
+	}
+	if r.Unchanged && s.Taken != nil {
+		s.Taken.Made = true
 	}
 	next := s.Accepted
 	for n, list := range [][]id{r.Added, r.Dropped} {
@@ -225,12 +241,16 @@ type snapshot struct {
 	Signed   signed
 	Recovery *recovery `cbor:"Recovery,omitempty"`
 	Disks    []mounted `cbor:"Disks,omitempty"`
+	Sealer   []byte    `cbor:"Sealer,omitempty"`
+	Giving   *giving   `cbor:"Giving,omitempty"`
+	Taken    *taken    `cbor:"Taken,omitempty"`
 }
 
 func (s *state) snapshot() snapshot {
 	out := snapshot{
 		ChainID: s.ChainID, Account: s.Account, Key: s.Key, Secret: s.Secret,
 		Accepted: s.Accepted, Signed: s.Signed, Recovery: s.Recovery, Disks: s.Disks,
+		Sealer: s.Sealer, Giving: s.Giving, Taken: s.Taken,
 	}
 	for _, i := range sorted(s.Replicas) {
 		out.Replicas = append(out.Replicas, *s.Replicas[i])
@@ -245,6 +265,7 @@ func (s snapshot) state() *state {
 	out := &state{
 		ChainID: s.ChainID, Account: s.Account, Key: s.Key, Secret: s.Secret,
 		Replicas: map[id]*replica{}, Units: map[id]unit{}, Accepted: s.Accepted, Signed: s.Signed, Recovery: s.Recovery, Disks: s.Disks,
+		Sealer: s.Sealer, Giving: s.Giving, Taken: s.Taken,
 	}
 	for n := range s.Replicas {
 		out.Replicas[s.Replicas[n].ID] = &s.Replicas[n]

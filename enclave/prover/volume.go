@@ -122,11 +122,11 @@ func diskFree(dir string) (free, device uint64) {
 // volumes says on which disk each replica and each unit lies. It is safe for
 // concurrent use.
 type volumes struct {
-	all  []*volume // the prover's own directory first; never changed once open
-	unit uint64    // bytes of a unit
+	unit uint64 // bytes of a unit
 	free func(dir string) (free, device uint64)
 
 	mu       sync.Mutex // guards the fields below
+	all      []*volume  // the prover's own directory first; grows when another prover's are taken over
 	replicas map[id]*volume
 	units    map[id]*volume
 }
@@ -280,6 +280,35 @@ func (s *volumes) unitsOn(v *volume) []id {
 		}
 	}
 	return sorted(on)
+}
+
+// add takes volumes in, and looks what lies in them.
+func (s *volumes) add(more []*volume) error {
+	s.mu.Lock()
+	s.all = append(s.all, more...)
+	s.mu.Unlock()
+	return s.scan()
+}
+
+// drop lets volumes go that are not locked.
+func (s *volumes) drop() error {
+	s.mu.Lock()
+	s.all = slices.DeleteFunc(slices.Clone(s.all), func(v *volume) bool { return v.lock == nil })
+	s.mu.Unlock()
+	return s.scan()
+}
+
+// own lists the volumes that are locked.
+func (s *volumes) own() []mounted {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []mounted
+	for _, v := range s.all {
+		if v.lock != nil {
+			out = append(out, mounted{v.id, v.dir})
+		}
+	}
+	return out
 }
 
 // info lists the disks for people.
