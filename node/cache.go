@@ -68,6 +68,13 @@ func (h *hot) put(k string, v []byte) {
 	}
 }
 
+// bytes returns what the entries are charged.
+func (h *hot) bytes() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.size
+}
+
 func (h *hot) remove(k string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 
 	"github.com/lode-node/lode/bitswap"
+	"github.com/lode-node/lode/chain"
 )
 
 // Roles of a node.
@@ -43,6 +46,9 @@ type Config struct {
 	Prover Prover `toml:"-"`
 	// Blocks keeps plain blocks. A given one stays the caller's to close.
 	Blocks blockstore.Blockstore `toml:"-"`
+	// Fetch gets the newest collateral of Intel for a family of platforms, as a
+	// message to the chain (spec §3.2). Nil: this node brings none.
+	Fetch func(ctx context.Context, fmspc, ca string) (chain.Msg, error) `toml:"-"`
 	// Logger hears of what happens. Nil discards.
 	Logger *slog.Logger `toml:"-"`
 	// Version is shown by the API.
@@ -55,6 +61,9 @@ type Config struct {
 	API     APIConfig     `toml:"api"`
 	Keeper  KeeperConfig  `toml:"keeper"`
 	Prove   ProverConfig  `toml:"prover"`
+
+	Collateral CollateralConfig `toml:"collateral"`
+
 	Cache   CacheConfig   `toml:"cache"`
 	Bitswap BitswapConfig `toml:"bitswap"`
 	Log     LogConfig     `toml:"log"`
@@ -104,6 +113,16 @@ type KeeperConfig struct {
 // ProverConfig says where the enclave is.
 type ProverConfig struct {
 	Socket string `toml:"socket"` // of a running prover; empty means a simulated one inside this process
+}
+
+// CollateralConfig says whether this node brings Intel's collateral to the chain
+// before it ends (spec §3.2). Each submission is paid by this node's account.
+type CollateralConfig struct {
+	Every  Duration `toml:"every"`  // between two looks; 0: never
+	Before Duration `toml:"before"` // a piece is worth renewing so long before it ends
+	FMSPCs []string `toml:"fmspcs"` // families beside those on chain and this node's own
+	CA     string   `toml:"ca"`     // processor or platform: who certified the platforms
+	From   string   `toml:"from"`   // service to ask; empty: Intel's
 }
 
 // CacheConfig bounds the plain blocks kept, in bytes.
@@ -194,7 +213,8 @@ func Defaults(i int) Config {
 		Bitswap: BitswapConfig{
 			Strategy: "enforce", HTTP: HTTPPublic, Server: "lode", Wants: 8192, Lookups: 100_000, PeerLookups: 10_000, SmallBlock: 1024, DontHave: true,
 		},
-		Log: LogConfig{Level: "info", Format: "text"},
+		Collateral: CollateralConfig{Before: Duration(10 * 24 * time.Hour), CA: "processor"},
+		Log:        LogConfig{Level: "info", Format: "text"},
 	}
 }
 
@@ -275,6 +295,17 @@ func (c Config) validate() error {
 		return fmt.Errorf("bitswap.wants %d: want at least 1", b.Wants)
 	case b.Lookups < 1 || b.PeerLookups < 1:
 		return fmt.Errorf("bitswap.lookups %d, bitswap.peer_lookups %d: want at least 1 a second", b.Lookups, b.PeerLookups)
+	}
+	if c.Collateral.CA != "processor" && c.Collateral.CA != "platform" {
+		return fmt.Errorf("collateral.ca %q: want processor or platform", c.Collateral.CA)
+	}
+	if e := time.Duration(c.Collateral.Every); e != 0 && e < time.Minute {
+		return fmt.Errorf("collateral.every %v: want a minute at least, or 0 for never", e)
+	}
+	for _, f := range c.Collateral.FMSPCs {
+		if b, err := hex.DecodeString(f); err != nil || len(b) != 6 {
+			return fmt.Errorf("collateral.fmspcs: %q: want 12 hexadecimal digits", f)
+		}
 	}
 	switch c.Bitswap.Strategy {
 	case "enforce", "observe", "off":

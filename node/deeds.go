@@ -124,9 +124,12 @@ func (k *keeper) look(ctx context.Context) (scene, error) {
 		return scene{}, err
 	}
 	v := k.chain.View()
+	k.mu.Lock()
+	config := k.c
+	k.mu.Unlock()
 	sc := scene{
 		Held: map[cid.Cid]uint64{}, Pending: map[cid.Cid]bool{}, Busy: map[cid.Cid]bool{}, Failed: map[cid.Cid]bool{},
-		SRD: info.SRDBytes, Unit: v.Params().Mpow.SRDUnit, Config: k.c,
+		SRD: info.SRDBytes, Unit: v.Params().Mpow.SRDUnit, Config: config,
 		Orders: orders(v, k.me),
 	}
 	for i, o := range sc.Orders {
@@ -135,6 +138,9 @@ func (k *keeper) look(ctx context.Context) (scene, error) {
 		}
 	}
 	sc.Config.Capacity = min(k.c.Capacity, k.room(info))
+	if info.Handing != "" {
+		sc.Config.Parallel, sc.Unit = 0, 0 // nothing changes in a hand-over (spec §3.9)
+	}
 	for _, f := range files {
 		sc.Held[f.Root] = f.Size
 	}
@@ -167,16 +173,40 @@ func (k *keeper) look(ctx context.Context) (scene, error) {
 	return sc, nil
 }
 
+// setUnits changes how much sealed random data is kept, until the node ends.
+func (k *keeper) setUnits(n int) {
+	k.mu.Lock()
+	k.c.SRDUnits = n
+	k.mu.Unlock()
+	k.dirty.Store(true)
+}
+
 // room is how many bytes the disk lets this node hold in all: what it holds now
 // and what is free, less what the chain needs to go on.
 func (k *keeper) room(info mpow.ProverInfo) uint64 {
 	if k.dir == "" {
-		return math.MaxUint64
+		return roomOf(info)
 	}
 	free, err := diskFree(k.dir)
 	if err != nil {
 		k.log.Warn("free space is not known, the settings alone bound what is held", "dir", k.dir, "err", err)
 		return math.MaxUint64
+	}
+	return info.FileBytes + info.SRDBytes + free - min(free, diskReserve)
+}
+
+// roomOf is the same of a prover in another process, by its own disks; within an
+// enclave what it sees of them is worth nothing, and the settings alone bound it.
+func roomOf(info mpow.ProverInfo) uint64 {
+	if info.Mode != "sim" || len(info.Disks) == 0 {
+		return math.MaxUint64
+	}
+	free, seen := uint64(0), map[uint64]bool{}
+	for _, d := range info.Disks {
+		if !seen[d.Device] {
+			seen[d.Device] = true
+			free += min(d.Free, math.MaxUint64/2-free)
+		}
 	}
 	return info.FileBytes + info.SRDBytes + free - min(free, diskReserve)
 }

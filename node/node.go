@@ -92,6 +92,10 @@ type Prover interface {
 	// holds, and Page one page of that, from 0 (spec §3.10).
 	Recover(ctx context.Context, generation uint64, slot mpow.Slot, seed [32]byte) (mpow.Recover, error)
 	Page(ctx context.Context, number uint64) (mpow.Page, error)
+	// Verify reads every block of a whole file, VerifySRD all random data; what is
+	// damaged is given up.
+	Verify(ctx context.Context, root cid.Cid) (mpow.Verified, error)
+	VerifySRD(ctx context.Context) (mpow.Verified, error)
 	Close() error
 }
 
@@ -110,6 +114,7 @@ type Node struct {
 	chain  Chain
 	engine func(context.Context) error // of a chain that is ours; nil else
 	prover Prover                      // nil on an edge
+	seat   *seat                       // of the same, to change it; nil on an edge
 	faults *Faults
 	store  *store
 	priors *lru.Cache[peer.ID, known]
@@ -268,7 +273,11 @@ func (n *Node) openProver() (err error) {
 	if info.Kind == mpow.KindSimulated {
 		n.log.Warn("SIMULATED ENCLAVE: no hardware protects what this node proves; fit for devnets only", "platform", info.Platform)
 	}
-	n.prover = fallible{n.prover, n.faults}
+	if info.Handing == "gave" {
+		n.log.Error("THIS PROVER HAS HANDED OVER and signs nothing more: name the other one in prover.socket; or, if the chain has not heard of it yet, run lode prover upgrade again", "slot", info.Signed)
+	}
+	n.seat = newSeat(n.prover)
+	n.prover = fallible{n.seat, n.faults}
 	return nil
 }
 
@@ -286,14 +295,23 @@ func (n *Node) openStore() error {
 		plain = d
 	}
 	n.store = &store{hot: newHot(n.c.Cache.Memory), plain: plain, faults: n.faults, log: n.log}
-	if n.prover != nil {
-		n.store.sealed = n.prover
+	if n.prover == nil {
+		return nil
+	}
+	n.store.sealed = n.prover
+	if n.c.Cache.Disk > 0 { // without a cap what is opened would fill the disk a second time
+		again, err := lru.New[string, struct{}](unsealedOnce)
+		if err != nil {
+			return err
+		}
+		n.store.again = again
 	}
 	return nil
 }
 
 func (n *Node) openExchange() (err error) {
 	n.metrics = newMetrics(n.chain)
+	n.metrics.reg.MustRegister(newStoreCollector(n.store))
 	if n.priors, err = lru.New[peer.ID, known](priorsKept); err != nil {
 		return err
 	}
@@ -431,6 +449,7 @@ func (n *Node) openLoops() error {
 	if n.home != nil && n.c.Prover == nil && n.c.Prove.Socket == "" {
 		n.keeper.dir = n.home.Path(dirSealed)
 	}
-	n.reporter = &reporter{chain: n.chain, prover: n.prover, me: n.id, addrs: n.announced, log: n.log.With("loop", "reporter"), m: n.metrics}
+	n.reporter = &reporter{chain: n.chain, prover: n.prover, seat: n.seat, me: n.id, addrs: n.announced, log: n.log.With("loop", "reporter"), m: n.metrics}
+	n.metrics.reg.MustRegister(newProverCollector(n.reporter))
 	return nil
 }

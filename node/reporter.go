@@ -36,6 +36,7 @@ type standing struct {
 	Tried     mpow.Slot // slot of the last announcement tried
 	Refused   mpow.Slot // slot whose report the chain refused
 
+	Moving bool         // somebody wants another prover to take over (spec §3.9)
 	Wanted bool         // somebody wants a new generation (spec §3.10)
 	Drawn  []chain.Draw // open draws of this node's replicas
 }
@@ -47,6 +48,7 @@ const (
 	register duty = "register" // offer the enclave's key, or renew it
 	report   duty = "report"   // prove what is held in this slot
 	announce duty = "announce" // publish where it listens
+	handover duty = "handover" // let another prover take over, in place of a report
 	begin    duty = "recover"  // begin a new generation
 	page     duty = "page"     // bring the next page of one
 	respond  duty = "respond"  // show blocks that a draw asks for
@@ -70,6 +72,8 @@ func owed(s standing) []duty {
 		out = append(out, begin)
 	case s.Node.Recovering != nil:
 		out = append(out, page)
+	case s.Moving && s.Slot > 0 && s.Node.LastSlot < s.Slot:
+		out = append(out, handover)
 	case s.Slot > 0 && s.Node.LastSlot < s.Slot && s.Refused != s.Slot:
 		out = append(out, report)
 	}
@@ -99,6 +103,7 @@ func sameAddrs(a, b [][]byte) bool {
 type reporter struct {
 	chain  Chain
 	prover Prover
+	seat   *seat // of the prover, to change it
 	me     peer.ID
 	addrs  func() []ma.Multiaddr // where we listen, as to be announced
 	log    *slog.Logger
@@ -109,7 +114,8 @@ type reporter struct {
 	refused mpow.Slot
 	last    LastReport
 	info    mpow.ProverInfo
-	wanted  bool // a new generation
+	wanted  bool       // a new generation
+	upgrade *upgrading // the last hand-over asked for; nil: none
 }
 
 // run looks at every block, and does what is owed one after the other: the next
@@ -141,6 +147,9 @@ func (r *reporter) run(ctx context.Context) error {
 
 // look gathers a standing.
 func (r *reporter) look(ctx context.Context) (standing, error) {
+	if node, ok := r.chain.View().Node(r.me); ok {
+		r.settled(r.chain.View().Height(), node)
+	}
 	info, err := r.prover.Info(ctx)
 	if err != nil {
 		return standing{}, err
@@ -162,6 +171,7 @@ func (r *reporter) look(ctx context.Context) (standing, error) {
 	defer r.mu.Unlock()
 	r.info = info
 	s.Tried, s.Refused, s.Wanted = r.tried, r.refused, r.wanted
+	s.Moving = r.upgrade != nil && r.upgrade.state.State == "waiting"
 	return s, nil
 }
 
@@ -190,6 +200,8 @@ func (r *reporter) do(ctx context.Context, s standing, duties []duty) error {
 				err = r.announce(ctx, s)
 			case respond:
 				err = r.answer(ctx, s)
+			case handover:
+				err = r.handOver(ctx, s)
 			case begin:
 				err = r.begin(ctx, s)
 			case page:

@@ -74,10 +74,15 @@ func (n *Node) Run(ctx context.Context) (err error) {
 
 // loops are those of the role.
 func (n *Node) loops() map[string]func(context.Context) error {
-	if n.keeper == nil {
-		return nil
+	out := map[string]func(context.Context) error{}
+	if n.keeper != nil {
+		out["keeper"], out["reporter"] = n.keeper.run, n.reporter.run
 	}
-	return map[string]func(context.Context) error{"keeper": n.keeper.run, "reporter": n.reporter.run}
+	if n.c.Fetch != nil && n.c.Collateral.Every > 0 {
+		k := &carrier{chain: n.chain, me: n.id, fetch: n.c.Fetch, c: n.c.Collateral, log: n.log.With("loop", "collateral")}
+		out["collateral"] = k.run
+	}
+	return out
 }
 
 // Close closes what New opened, the last first. Run does it at its end.

@@ -9,10 +9,12 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/ipfs/boxo/blockstore"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	ipld "github.com/ipfs/go-ipld-format"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lode-node/lode/mpow"
 )
@@ -71,19 +73,56 @@ type store struct {
 	sealed sealed // nil: none
 	faults *Faults
 	log    *slog.Logger
+
+	again *lru.Cache[string, struct{}] // blocks unsealed once; nil: none is kept on disk
+	reads [4]atomic.Uint64             // by source, for metrics
 }
 
 var _ blockstore.Blockstore = (*store)(nil)
+
+// Where a block was read, as an index of store.reads.
+const (
+	fromMemory = iota
+	fromDisk
+	fromSealed
+	fromNowhere
+)
+
+// sourceNames are those of the metric.
+var sourceNames = [...]string{"memory", "disk", "sealed", "none"}
+
+// unsealedOnce is how many blocks are remembered as unsealed once. One that is
+// asked for again while it is among them, and is no longer in memory, is kept on
+// disk in the clear: reading it there costs less than opening it, and a block read
+// once is not worth the space.
+const unsealedOnce = 16 << 10
+
+// unsealed keeps an opened block where the next reader finds it.
+func (s *store) unsealed(ctx context.Context, k string, b blocks.Block) {
+	s.hot.put(k, b.RawData())
+	if s.again == nil {
+		return
+	}
+	if _, seen := s.again.Get(k); !seen {
+		s.again.Add(k, struct{}{})
+		return
+	}
+	if err := s.plain.Put(ctx, b); err != nil {
+		s.log.Debug("an opened block is not kept on disk", "cid", b.Cid(), "err", err)
+	}
+}
 
 // Get returns a block, from memory where it can. A prover that fails reads as
 // one that does not hold the block, and the failure is logged: others may hold it.
 func (s *store) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	k := string(c.Hash())
 	if data, ok := s.hot.get(k); ok {
+		s.reads[fromMemory].Add(1)
 		return blocks.NewBlockWithCid(data, c)
 	}
 	b, err := s.plain.Get(ctx, c)
 	if err == nil {
+		s.reads[fromDisk].Add(1)
 		s.hot.put(k, b.RawData())
 		return b, nil
 	}
@@ -91,14 +130,44 @@ func (s *store) Get(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 		return nil, err
 	}
 	if s.sealed == nil {
+		s.reads[fromNowhere].Add(1)
 		return nil, ipld.ErrNotFound{Cid: c}
 	}
 	data, err := s.sealed.Open(ctx, c)
 	if err != nil {
+		s.reads[fromNowhere].Add(1)
 		return nil, s.missing(c, err)
 	}
-	s.hot.put(k, data)
-	return blocks.NewBlockWithCid(data, c)
+	s.reads[fromSealed].Add(1)
+	if b, err = blocks.NewBlockWithCid(data, c); err != nil {
+		return nil, err
+	}
+	s.unsealed(ctx, k, b)
+	return b, nil
+}
+
+// A storeCollector tells where blocks are read, so that the caches' hit rates can be
+// seen: memory and disk hold plain blocks, sealed is what the prover had to open.
+type storeCollector struct {
+	s           *store
+	reads, held *prometheus.Desc
+}
+
+func newStoreCollector(s *store) storeCollector {
+	return storeCollector{s,
+		prometheus.NewDesc("lode_store_reads_total", "Blocks read for peers, gateway and keeper, by where they were.", []string{"from"}, nil),
+		prometheus.NewDesc("lode_store_memory_bytes", "Bytes of plain blocks in memory, with what each entry costs.", nil, nil)}
+}
+
+// Describe implements prometheus.Collector.
+func (c storeCollector) Describe(out chan<- *prometheus.Desc) { out <- c.reads; out <- c.held }
+
+// Collect implements prometheus.Collector.
+func (c storeCollector) Collect(out chan<- prometheus.Metric) {
+	for i, name := range sourceNames {
+		out <- prometheus.MustNewConstMetric(c.reads, prometheus.CounterValue, float64(c.s.reads[i].Load()), name)
+	}
+	out <- prometheus.MustNewConstMetric(c.held, prometheus.GaugeValue, float64(c.s.hot.bytes()))
 }
 
 // missing turns a prover's error into the one that block services know.

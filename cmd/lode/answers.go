@@ -25,18 +25,21 @@ type (
 	drawsAnswer      = node.DrawsAnswer
 	groupAnswer      = node.GroupAnswer
 	recoverAnswer    = node.RecoverAnswer
-	peersAnswer      = node.PeersAnswer
-	fetchesAnswer    = node.FetchesAnswer
-	servingAnswer    = node.ServingAnswer
-	fetchAnswer      = node.FetchAnswer
-	rankAnswer       = node.RankAnswer
-	checkAnswer      = node.CheckAnswer
-	supplyAnswer     = node.SupplyAnswer
-	collateralAnswer = node.CollateralAnswer
-	historyAnswer    = node.HistoryAnswer
-	limitAnswer      = node.LimitAnswer
-	payoutsAnswer    = node.PayoutsAnswer
-	eraAnswer        = node.EraAnswer
+	proverAnswer     = node.ProverAnswer
+
+	proverFilesAnswer = node.ProverFilesAnswer
+	peersAnswer       = node.PeersAnswer
+	fetchesAnswer     = node.FetchesAnswer
+	servingAnswer     = node.ServingAnswer
+	fetchAnswer       = node.FetchAnswer
+	rankAnswer        = node.RankAnswer
+	checkAnswer       = node.CheckAnswer
+	supplyAnswer      = node.SupplyAnswer
+	collateralAnswer  = node.CollateralAnswer
+	historyAnswer     = node.HistoryAnswer
+	limitAnswer       = node.LimitAnswer
+	payoutsAnswer     = node.PayoutsAnswer
+	eraAnswer         = node.EraAnswer
 
 	proposalsAnswer   = node.ProposalsAnswer
 	proposalAnswer    = node.ProposalAnswer

@@ -16,7 +16,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lode-node/lode/chain"
 	"github.com/lode-node/lode/mpow/quote"
+	"github.com/lode-node/lode/node"
 )
 
 // Where Intel publishes its collateral (Intel SGX provisioning certification
@@ -85,6 +87,21 @@ an older quote prints its FMSPC and CA. Nothing of the platform is sent but thes
 	f.StringVar(&s.base, "from", intelPCS, "service to ask")
 	f.StringVar(&s.rootCRL, "root-crl", intelRootCRL, "where the root's revocation list is")
 	return cmd
+}
+
+// carry is how a node fetches collateral by itself.
+func carry(set node.CollateralConfig) func(context.Context, string, string) (chain.Msg, error) {
+	s := intelService{base: intelPCS, rootCRL: intelRootCRL, hc: &http.Client{Timeout: time.Minute}}
+	if set.From != "" {
+		s.base = set.From
+	}
+	return func(ctx context.Context, fmspc, ca string) (chain.Msg, error) {
+		x, err := s.fetch(ctx, strings.ToUpper(fmspc), ca)
+		if err != nil {
+			return chain.Msg{}, err
+		}
+		return chain.Msg{Collateral: &x}, nil
+	}
 }
 
 // A fetchedItem is a line of what `lode collateral fetch --json` prints.

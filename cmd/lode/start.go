@@ -173,6 +173,7 @@ func (c *cli) start(ctx context.Context, p startPlan) error {
 	if err != nil {
 		return err
 	}
+	cfg.Fetch = carry(cfg.Collateral)
 	n, err := node.New(cfg)
 	if err != nil {
 		return err
