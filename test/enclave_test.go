@@ -95,6 +95,25 @@ func TestEGoIsPinned(t *testing.T) {
 
 var privateKey = regexp.MustCompile(`(?m)^-----BEGIN [A-Z ]*PRIVATE KEY-----`)
 
+// TestEnclaveGuide: docs/enclave.md tells an operator each step and each recovery by
+// its command, what nobody here has ever run, and what an enclave does not
+// withstand, by name (EN-13).
+func TestEnclaveGuide(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(moduleDir(t), "docs", "enclave.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, must := range []string{
+		"What has never been run", "WireTap", "Battering RAM", "TEE.fail", "ego_1.9.0_amd64_ubuntu", "libsgx-dcap-default-qpl", "/etc/sgx_default_qcnl.conf",
+		"make enclave", "make enclave-id", "ego run", "OE_SIMULATION=1", "--simulate", "--disk", "--forget-disk", "--start-over", "--take", "RELEASE_KEYS",
+		"lode prover upgrade", "lode prover release", "lode prover abandon", "lode prover verify", "lode collateral submit", "collateral.every", "lode doctor prover",
+	} {
+		if !bytes.Contains(b, []byte(must)) {
+			t.Errorf("docs/enclave.md does not say %q", must)
+		}
+	}
+}
+
 // TestMakeEnclaveWithoutEGo: who has no EGo is told so, and where to read on.
 func TestMakeEnclaveWithoutEGo(t *testing.T) {
 	for _, target := range []string{"enclave", "enclave-id"} {
