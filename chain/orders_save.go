@@ -108,14 +108,19 @@ func (s *state) requeue(root cid.Cid, old, f market.File, e market.Effects) {
 		}
 	}
 	drop := func(q queue[cid.Cid], at int64) { q.drop(s, at, root) }
-	move(old, drop)
+	// Most that happens to a running file leaves it where it is, and a leaf that is
+	// written again is as dear as a new one.
+	stays := old.State == market.Live && f.State == market.Live && old.Expiry == f.Expiry && runningFiles.has(s, p.Due(f), root)
+	if !stays {
+		move(old, drop)
+	}
 	if old.State == market.Pending {
 		for _, p.PendingBlocks = range spans.must(s, spanPending) { // it may wait by a value of then
 			move(old, drop)
 		}
 		p = s.params.Market
 	}
-	if !e.Closed {
+	if !e.Closed && !stays {
 		move(f, func(q queue[cid.Cid], at int64) { q.push(s, at, root) })
 	}
 	if old.PowerAt != f.PowerAt {

@@ -31,6 +31,11 @@ func (q queue[K]) push(s *state, height int64, k K) {
 	}
 }
 
+// has reports whether k waits at height.
+func (q queue[K]) has(s *state, height int64, k K) bool {
+	return q.rows.has(s, both[uint64, K]{uint64(height), k})
+}
+
 // drop takes k at height out; absent is no error.
 func (q queue[K]) drop(s *state, height int64, k K) {
 	q.rows.del(s, both[uint64, K]{uint64(height), k})
