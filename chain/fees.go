@@ -41,25 +41,47 @@ func (f Fees) Cost(tx Tx) coin.Amount {
 // little about either (spec §2.2).
 const maxBlockWork = 10_000
 
+// A content is what is asked of a transaction again and again, and takes reading
+// its message: what it verifies beside its own signature, which files it touches
+// (spec §2.2), and for which slot it reports.
+type content struct {
+	verifies, entries uint64
+	slot              mpow.Slot
+	report            bool
+}
+
+func (tx Tx) content() (c content) {
+	if tx.what != nil {
+		return *tx.what
+	}
+	switch m := tx.Body.Msg; {
+	case m.Work != nil && m.Work.Report != nil:
+		c.verifies = 1
+		if r, err := m.Work.Report.Report(); err == nil {
+			c.entries = uint64(len(r.Added) + len(r.Dropped) + len(r.Listed))
+			c.slot, c.report = r.Slot, true
+		}
+	case m.Work != nil:
+		c.verifies, c.entries = workLoad(m.Work)
+	case m.Collateral != nil:
+		c.verifies = collateralVerifies(*m.Collateral)
+	case m.Stake != nil && m.Stake.Validate != nil:
+		c.verifies = 1 // the proof of possession
+	case m.Market != nil && m.Market.Collect != nil:
+		if c.entries = uint64(len(m.Market.Collect.Roots)); c.entries == 0 {
+			c.entries = market.CollectBatch
+		}
+	case m.Market != nil:
+		c.entries = 1
+	}
+	return c
+}
+
 // work returns what tx costs beside its bytes and its own signature: what is
 // verified inside it, and the files that it touches (spec §2.2).
 func (tx Tx) work() (verifies, entries uint64) {
-	switch m := tx.Body.Msg; {
-	case m.Work != nil:
-		return workLoad(m.Work)
-	case m.Collateral != nil:
-		return collateralVerifies(*m.Collateral), 0
-	case m.Stake != nil && m.Stake.Validate != nil:
-		return 1, 0 // the proof of possession
-	case m.Market != nil && m.Market.Collect != nil:
-		if n := len(m.Market.Collect.Roots); n > 0 {
-			return 0, uint64(n)
-		}
-		return 0, market.CollectBatch
-	case m.Market != nil:
-		return 0, 1
-	}
-	return 0, 0
+	c := tx.content()
+	return c.verifies, c.entries
 }
 
 // load is what tx takes of maxBlockWork.
@@ -143,8 +165,8 @@ func payable(b Body, a account, fee coin.Amount) error {
 // refused before they count, and within the slot there is only one (spec §2.2).
 func (s *state) admitReport(tx Tx) (coin.Amount, error) {
 	who := tx.Body.Sender
-	slot, ok := reportSlot(tx.Body.Msg.Work)
-	if !ok {
+	slot := tx.content().slot
+	if !tx.content().report {
 		return 0, refuse(CodeStale, "nonce 0 of %v: only reports go without one; the next is %d", who, accounts.must(s, who).Nonce+1)
 	}
 	if slot != s.slot() {
@@ -215,11 +237,10 @@ const (
 )
 
 func (tx Tx) lane() lane {
-	w := tx.Body.Msg.Work
-	if _, ok := reportSlot(w); ok {
+	if tx.content().report {
 		return laneReports
 	}
-	if w != nil && w.Answer != nil && tx.Body.Nonce == 0 {
+	if w := tx.Body.Msg.Work; w != nil && w.Answer != nil && tx.Body.Nonce == 0 {
 		return laneAnswers
 	}
 	return laneOthers

@@ -76,6 +76,9 @@ type state struct {
 	base    source
 	block   *overlay
 	message *overlay // nil between messages
+	spare   *overlay // an empty one, for the next message
+
+	decoded map[string]decoded // by key, of hot tables
 
 	chain  identity
 	params Params
@@ -101,7 +104,12 @@ func newState(base source, height int64) *state {
 func (s *state) slot() mpow.Slot { return s.params.SlotOf(s.height) }
 
 // begin opens an overlay for one message.
-func (s *state) begin() { s.message, s.pending = newOverlay(), nil }
+func (s *state) begin() {
+	if s.message, s.pending = s.spare, nil; s.message == nil {
+		s.message = newOverlay()
+	}
+	s.spare = nil
+}
 
 // end keeps the message's writes and events, or drops them.
 func (s *state) end(keep bool) {
@@ -112,7 +120,8 @@ func (s *state) end(keep bool) {
 		})
 		s.events = append(s.events, s.pending...)
 	}
-	s.message, s.pending = nil, nil
+	s.message.pairs.Clear(true)
+	s.message, s.spare, s.pending = nil, s.message, nil
 }
 
 // emit tells readers of the block; a message that fails tells nothing.

@@ -9,6 +9,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/mpow"
 )
 
@@ -102,12 +103,44 @@ func (t table[K, V]) raw(k K) []byte { return t.key.put([]byte(t.prefix), k) }
 
 // get returns the value at k, and whether there is one.
 func (t table[K, V]) get(s source, k K) (V, bool) {
-	b, ok := s.get(t.raw(k))
+	key := t.raw(k)
+	b, ok := s.get(key)
 	if !ok {
 		var none V
 		return none, false
 	}
+	if st, ok := s.(*state); ok && hot(t.prefix) {
+		return recall(st, t, key, b), true
+	}
 	return t.value(b), true
+}
+
+// hot says of which tables a state remembers values decoded: those of which a
+// report reads the same few, of two kilobytes each, for each of its files. Nobody
+// writes through a pointer in them.
+func hot(prefix string) bool { return prefix == keyNode || prefix == keyDigest }
+
+// decoded is the value that the bytes at raw spell.
+type decoded struct {
+	raw   *byte
+	value any
+}
+
+// recall returns the value of b at key. The state keeps the bytes that it has
+// decoded, so the same address is the same value.
+func recall[K, V any](s *state, t table[K, V], key, b []byte) V {
+	if len(b) == 0 {
+		return t.value(b)
+	}
+	if d, ok := s.decoded[string(key)]; ok && d.raw == &b[0] {
+		return *d.value.(*V)
+	}
+	v := t.value(b)
+	if s.decoded == nil {
+		s.decoded = map[string]decoded{}
+	}
+	s.decoded[string(key)] = decoded{&b[0], &v}
+	return v
 }
 
 // must returns the value at k or the zero value.
@@ -124,6 +157,17 @@ func (t table[K, V]) has(s source, k K) bool {
 
 func (t table[K, V]) value(b []byte) V {
 	var v V
+	switch p := any(&v).(type) {
+	case *account:
+		if p.read(b) {
+			return v
+		}
+	case *coin.Amount:
+		if x, rest, ok := readUint(b); ok && len(rest) == 0 {
+			*p = coin.Amount(x)
+			return v
+		}
+	}
 	if err := decMode.Unmarshal(b, &v); err != nil {
 		panic(fmt.Sprintf("chain: table %s holds a value that does not decode: %v", t.prefix, err))
 	}
@@ -200,6 +244,12 @@ var (
 // encode returns deterministic CBOR (RFC 8949 core). It panics on a type that
 // has none: values are ours.
 func encode(v any) []byte {
+	switch v := v.(type) {
+	case account:
+		return v.spell()
+	case coin.Amount:
+		return appendUint(nil, uint64(v))
+	}
 	b, err := encMode.Marshal(v)
 	if err != nil {
 		panic(fmt.Sprintf("chain: encode %T: %v", v, err))

@@ -37,6 +37,7 @@ type Tx struct {
 
 	signed, sig []byte
 	joint       *joint       // of a threshold account; nil: one key signs
+	what        *content     // told by DecodeTx; nil: not yet
 	verified    *atomic.Bool // set once the signature is known to be right
 }
 
@@ -112,6 +113,8 @@ func DecodeTx(b []byte) (Tx, error) {
 		}
 		tx.joint = &j
 	}
+	what := tx.content()
+	tx.what = &what
 	return tx, nil
 }
 

@@ -119,31 +119,14 @@ func (s *state) accepted(sender peer.ID, old, n mpow.Node, c mpow.Change) error 
 	return nil
 }
 
-// reportSlot returns the slot that a report names; false for any other message
-// and for nil (spec §2.2).
-func reportSlot(m *mpow.Msg) (mpow.Slot, bool) {
-	if m == nil || m.Report == nil {
-		return 0, false
-	}
-	r, err := m.Report.Report()
-	return r.Slot, err == nil
-}
-
-// workLoad returns what m costs beyond its bytes: signatures or quotes to verify
-// inside it, and file entries (spec §2.2).
+// workLoad returns what m, which is no report, costs beyond its bytes: signatures
+// or quotes to verify inside it, and file entries (spec §2.2).
 func workLoad(m *mpow.Msg) (verifies, entries uint64) {
 	switch {
-	case m == nil:
 	case m.Register != nil && m.Register.Kind == mpow.KindSimulated:
 		return 1, 0
 	case m.Register != nil:
 		return quoteVerifies, 0
-	case m.Report != nil:
-		r, err := m.Report.Report()
-		if err != nil {
-			return 1, 0
-		}
-		return 1, uint64(len(r.Added) + len(r.Dropped) + len(r.Listed))
 	case m.Recover != nil:
 		return 1, 0
 	case m.Page != nil:
