@@ -45,6 +45,7 @@ func cometConfig(c CometConfig, p Params) *cmtcfg.Config {
 	cfg.TxIndex.Indexer = "null"
 	cfg.Instrumentation.Prometheus = false
 	cfg.StateSync.Enable = false
+	cfg.Storage.DiscardABCIResponses = true // our own index has what became of transactions
 
 	wire := cfg.P2P
 	wire.ListenAddress = "tcp://" + c.Listen

@@ -8,14 +8,33 @@ import (
 	"path/filepath"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
+// What a store keeps in memory at most. A memtable begins small and doubles, and a
+// cache holds what was read, so a chain without much to do has little of either.
+const (
+	blockCache = 64 << 20
+	memTable   = 16 << 20 // what is overwritten in one is written once
+)
+
+// tuned sets what a store of many small records under hashes wants: no compression
+// where all is written again soon. It has no filters: nearly all that is looked for
+// is there, and they push blocks out of the cache.
+func tuned(o *pebble.Options) {
+	for i := range len(o.Levels) - 1 {
+		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+	}
+	o.Levels[len(o.Levels)-1].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+}
+
 // openPebble opens the store of dir, or one in memory on fs if dir is empty.
 func openPebble(dir string, fs vfs.FS, log *slog.Logger) (*pebble.DB, error) {
-	cache := pebble.NewCache(16 << 20)
+	cache := pebble.NewCache(blockCache)
 	defer cache.Unref()
-	o := &pebble.Options{Cache: cache, MemTableSize: 4 << 20, Logger: pebbleLog{log}, FS: fs}
+	o := &pebble.Options{Cache: cache, MemTableSize: memTable, FormatMajorVersion: pebble.FormatNewest, Logger: pebbleLog{log}, FS: fs}
+	tuned(o)
 	name := "state"
 	if dir != "" {
 		o.FS, name = vfs.Default, filepath.Join(dir, "state")

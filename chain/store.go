@@ -3,6 +3,7 @@ package chain
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -98,32 +99,39 @@ func (st *store) stage(o *overlay) []byte {
 	return st.tree.WorkingHash()
 }
 
-// commit saves what is staged, which are the writes of o, as height b.Height.
+// commit saves what is staged, which are the writes of o, as height b.Height. The
+// view's batch is spelled while the tree saves: neither reads what the other writes.
 func (st *store) commit(o *overlay, b Block) error {
+	view := make(chan viewBatch, 1)
+	go func() { view <- st.viewOf(o, b) }()
 	v, err := st.tree.Save()
+	batch := <-view
+	defer batch.Close()
 	if err != nil {
 		return fmt.Errorf("save height %d: %w", b.Height, err)
 	}
 	if v != b.Height {
 		return fmt.Errorf("save height %d: the tree is at version %d", b.Height, v)
 	}
-	return st.commitView(o, b)
+	return st.commitView(batch)
 }
 
-// commitView is the second step of commit.
-func (st *store) commitView(o *overlay, b Block) error {
-	batch := st.db.NewBatch()
-	defer batch.Close()
-	write := func(key, value []byte) {
-		if err := batch.Set(key, value, nil); err != nil {
-			panic(fmt.Sprintf("chain: batch: %v", err))
-		}
-	}
+// A viewBatch is what the flat view gets for one height.
+type viewBatch struct {
+	*pebble.Batch
+	height int64
+	err    error // why it is not whole
+}
+
+// viewOf spells the second step of commit.
+func (st *store) viewOf(o *overlay, b Block) viewBatch {
+	v := viewBatch{Batch: st.db.NewBatch(), height: b.Height}
+	write := func(key, value []byte) { v.err = errors.Join(v.err, v.Set(key, value, nil)) }
 	o.pairs.Ascend(func(p pair) bool {
-		if !p.gone {
+		if p.gone {
+			v.err = errors.Join(v.err, v.Delete(physical(p.key), nil))
+		} else {
 			write(physical(p.key), p.value)
-		} else if err := batch.Delete(physical(p.key), nil); err != nil {
-			panic(fmt.Sprintf("chain: batch: %v", err))
 		}
 		return true
 	})
@@ -133,13 +141,20 @@ func (st *store) commitView(o *overlay, b Block) error {
 	for _, r := range b.Txs {
 		write(txKey(r.Hash), encode(r))
 	}
-	if err := st.forget(batch, b.Height-keepBlocks); err != nil {
-		return err
+	v.err = errors.Join(v.err, st.forget(v.Batch, b.Height-keepBlocks))
+	return v
+}
+
+// commitView is the second step of commit.
+func (st *store) commitView(v viewBatch) error {
+	err := v.err
+	if err == nil {
+		err = v.Commit(pebble.Sync)
 	}
-	if err := batch.Commit(pebble.Sync); err != nil {
-		return fmt.Errorf("save view of height %d: %w", b.Height, err)
+	if err != nil {
+		return fmt.Errorf("save view of height %d: %w", v.height, err)
 	}
-	st.height = b.Height
+	st.height = v.height
 	return nil
 }
 
