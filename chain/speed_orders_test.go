@@ -29,7 +29,7 @@ import (
 const (
 	speedReport = 300 // files of a report
 	speedNodes  = 20  // reports of a block
-	speedKeep   = 20  // versions kept by both trees, so that both prune
+	speedKeep   = 20  // versions kept by both trees, a slot's, so that both prune what a report replaces
 )
 
 func speedRoot(i int) cid.Cid {
@@ -50,45 +50,70 @@ type speedChain struct {
 	block [32]byte
 }
 
-// newSpeedChain has orders live orders, each proved by one of the nodes.
+// newSpeedChain has orders live orders, each proved by one of the nodes. Their
+// storage power comes of age as late as on the main chain: not while it is looked at.
 func newSpeedChain(t *testing.T, orders int) *speedChain {
 	t.Helper()
 	c := &speedChain{t: t}
 	g := testGenesis(t)
 	g.Params = g.Params.WithSlots(20, 3)
+	main, err := Preset(ClassMain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Params.Market.PowerBlocks = main.Market.PowerBlocks
 	g.Accounts[0].Free = 1_000_000_000 * coin.LODE
 	for i := range 2 * speedNodes {
 		key := testKey(t, fmt.Sprint("node ", i))
 		c.keys, c.ids = append(c.keys, key), append(c.ids, testID(t, fmt.Sprint("node ", i)))
 		g.Accounts = append(g.Accounts, GenesisAccount{c.ids[i], 1000 * coin.LODE})
 	}
-	var err error
 	if c.app, err = OpenApp(AppConfig{Dir: t.TempDir(), Genesis: g, keep: speedKeep}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.app.InitChain(context.Background(), &abci.RequestInitChain{ChainId: g.ChainID}); err != nil {
 		t.Fatal(err)
 	}
-	s := newState(flat{c.app.store.db}, 1)
-	s.block = c.app.first
-	s.chain, s.params = identityTable.must(s, identityKey), g.Params
-	for i, id := range c.ids {
-		n := mpow.Node{Account: mpow.Account(id), Key: c.enclave(i).Public().(ed25519.PublicKey), Measurement: mpow.SimulatedMeasurement(),
-			Kind: mpow.KindSimulated, AttestedUntil: 1000, FileBytes: 1 << 40, Power: 1 << 40}
-		n.FilesRoot = n.Files.Digest()
-		nodes.set(s, id, n)
-		enclaves.set(s, string(n.Key), id)
-	}
-	alice := testID(t, "alice")
-	for i := range orders {
-		root := speedRoot(i)
-		if err := s.place(alice, market.Place{Root: root.Bytes(), Size: testSize, Blocks: 2400}); err != nil {
-			t.Fatal(err)
+	c.next(nil)
+	c.fill(func(s *state) {
+		for i, id := range c.ids {
+			n := mpow.Node{Account: mpow.Account(id), Key: c.enclave(i).Public().(ed25519.PublicKey), Measurement: mpow.SimulatedMeasurement(),
+				Kind: mpow.KindSimulated, AttestedUntil: 1000, FileBytes: 1 << 40, Power: 1 << 40}
+			n.FilesRoot = n.Files.Digest()
+			nodes.set(s, id, n)
+			enclaves.set(s, string(n.Key), id)
 		}
-		s.prove(c.ids[speedNodes+i%speedNodes], mpow.File{Root: root, Size: testSize})
-		s.events = nil
+	})
+	const step = 50_000 // orders of a block: so many are held in memory
+	alice := testID(t, "alice")
+	for from := 0; from < orders; from += step {
+		c.fill(func(s *state) {
+			for i := from; i < min(from+step, orders); i++ {
+				root := speedRoot(i)
+				if err := s.place(alice, market.Place{Root: root.Bytes(), Size: testSize, Blocks: 2400}); err != nil {
+					t.Fatal(err)
+				}
+				s.prove(c.ids[speedNodes+i%speedNodes], mpow.File{Root: root, Size: testSize})
+				s.events = nil
+			}
+		})
 	}
 	return c
+}
+
+// fill makes a block of what write does to the state.
+func (c *speedChain) fill(write func(s *state)) {
+	c.t.Helper()
+	h := c.app.View().Height() + 1
+	c.block = sha256.Sum256(c.block[:])
+	s := c.app.open(&abci.RequestFinalizeBlock{Height: h, Hash: bytes.Clone(c.block[:])})
+	s.remember()
+	write(s)
+	c.app.store.stage(s.block)
+	c.app.block = &proposed{s.block, Block{Height: h, Hash: s.hash, Slot: s.slot()}}
+	if _, err := c.app.Commit(context.Background(), &abci.RequestCommit{}); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 func (c *speedChain) enclave(i int) ed25519.PrivateKey {
@@ -136,7 +161,6 @@ func speedOrders(t *testing.T) {
 	none.close()
 	began := time.Now()
 	c := newSpeedChain(t, orders)
-	c.next(nil)
 	fmt.Printf("NOTE %d live orders stand after %.0f s\n", orders, time.Since(began).Seconds())
 	stop := profile(t, "blocks")
 	full := timeBlocks(c, blocks)
@@ -179,33 +203,45 @@ func speedHolders(t *testing.T, c *speedChain, orders int) {
 }
 
 // speedReports compares files that reports add, with all that follows for their
-// orders, with as many records of the same size put at random keys of a plain
-// tree on the same store. Both prune.
+// orders, with as many records of 200 bytes put at random keys of a plain tree on
+// the same kind of store. Both prune.
 func speedReports(t *testing.T, c *speedChain, orders int) {
-	for c.app.View().Height()%20 != 0 { // the first block of a slot is made: the rest take reports of it
+	slots := 3
+	if speed == "full" {
+		slots = 10
+	}
+	for c.app.View().Height()%speedKeep != 0 { // the first block of a slot is made: the next takes reports of it
 		c.next(nil)
 	}
+	added, spent := 0, time.Duration(0)
 	stop := profile(t, "reports")
-	v, added := c.app.View(), 0
-	const perSlot = 3 // blocks with reports
-	var spent time.Duration
-	for block := range perSlot {
+	for range slots {
+		v := c.app.View()
 		var txs [][]byte
 		for i := range speedNodes {
-			if block > 0 {
-				break // a node reports once a slot
-			}
 			txs = append(txs, c.report(v, i, func(k int) cid.Cid { return speedRoot((added + k) % orders) }))
 			added += speedReport
 		}
 		spent += c.next(txs)
+		for range speedKeep - 1 { // to the next slot; what the block leaves behind is pruned on the way
+			spent += c.next(nil)
+		}
 	}
 	stop()
 	ours := float64(added) / spent.Seconds()
-	plain := plainTree(t, orders, added/speedNodes*speedNodes)
+	plain := plainTree(t, orders, added, &pebble.Options{})
 	ratio("file-records-vs-iavl", ours/plain, ours, plain, "records/s",
-		fmt.Sprintf("%d reports of %d files with live orders in a block, %d live orders, signatures and replicas' queues included; plain iavl: as many random keys of 200 B a version among as many; both keep %d versions",
-			speedNodes, speedReport, orders, speedKeep))
+		fmt.Sprintf("%d reports of %d files with live orders in a block, %d of these, %d live orders, signatures and replicas' queues included; plain iavl on pebble's defaults: as many random keys of 200 B a version among as many; both keep %d versions",
+			speedNodes, speedReport, slots, orders, speedKeep))
+	v := c.app.View()
+	var txs [][]byte
+	for i := range speedNodes {
+		txs = append(txs, c.report(v, i, func(k int) cid.Cid { return speedRoot(orders + i*speedReport + k) }))
+	}
+	fmt.Printf("NOTE files that nobody ordered: %.4g entries/s\n", speedNodes*speedReport/c.next(txs).Seconds())
+	same := &pebble.Options{MemTableSize: memTable}
+	tuned(same)
+	fmt.Printf("NOTE the plain tree on a store tuned as ours: %.4g records/s\n", plainTree(t, orders, added, same))
 }
 
 // report is what node i says in the slot of the next block: 300 new files.
@@ -234,8 +270,9 @@ func (c *speedChain) report(v *View, i int, root func(k int) cid.Cid) []byte {
 }
 
 // plainTree returns how many random keys a second go into a tree of size keys.
-func plainTree(t *testing.T, size, n int) float64 {
-	db, err := pebble.Open(t.TempDir(), &pebble.Options{Logger: pebbleLog{slog.New(slog.DiscardHandler)}})
+func plainTree(t *testing.T, size, n int, o *pebble.Options) float64 {
+	o.Logger = pebbleLog{slog.New(slog.DiscardHandler)}
+	db, err := pebble.Open(t.TempDir(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,8 +292,13 @@ func plainTree(t *testing.T, size, n int) float64 {
 			t.Fatal(err)
 		}
 	}
-	for range size {
+	for i := range size {
 		put()
+		if (i+1)%50_000 == 0 { // so many are held in memory
+			if _, _, err := tree.SaveVersion(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	save := func() {
 		_, v, err := tree.SaveVersion()
@@ -276,11 +318,10 @@ func plainTree(t *testing.T, size, n int) float64 {
 	for i := range n {
 		put()
 		if (i+1)%version == 0 {
-			save()
+			for range speedKeep { // a slot's worth of versions, as ours
+				save()
+			}
 		}
-	}
-	for range 3 {
-		save()
 	}
 	return float64(n) / time.Since(began).Seconds()
 }
