@@ -30,8 +30,8 @@ type wire struct {
 	streams chan *wireStream
 }
 
-func (w *wire) open(_ context.Context, p peer.ID, _ bool) (libnet.Stream, error) {
-	s := &wireStream{w: w, p: p, end: make(chan struct{})}
+func (w *wire) open(_ context.Context, p peer.ID, sure bool) (libnet.Stream, error) {
+	s := &wireStream{w: w, p: p, sure: sure, end: make(chan struct{})}
 	w.streams <- s
 	return s, nil
 }
@@ -41,6 +41,7 @@ type wireStream struct {
 	libnet.Stream
 	w    *wire
 	p    peer.ID
+	sure bool // the protocol was negotiated
 	end  chan struct{}
 	once sync.Once
 }
@@ -166,24 +167,28 @@ func TestWhatWasAskedIsAskedAgainWhenTheStreamEnds(t *testing.T) { // reference 
 		e.sched.want(e.now(), b.Cid(), pieces(b.Cid())...)
 		e.act()
 		e.mu.Unlock()
-		said := func(want string) *wireStream {
+		said := func(want string, sure bool) *wireStream {
 			t.Helper()
 			if got := <-w.sent; got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
-			return <-w.streams
+			s := <-w.streams
+			if s.sure != sure {
+				t.Errorf("%s: protocol negotiated: %v, want %v", want, s.sure, sure)
+			}
+			return s
 		}
-		s := said("0s want a")
+		s := said("0s want a", false)
 		time.Sleep(50 * time.Millisecond) // of virtual time
 		e.ear.count("a").Add(1)           // it answers
 		s.Reset()
-		s = said("50ms want a")
+		s = said("50ms want a", false)
 		time.Sleep(50 * time.Millisecond)
 		s.Reset() // without an answer: it may not speak what was presumed
-		s = said("100ms want a")
+		s = said("100ms want a", true)
 		time.Sleep(50 * time.Millisecond)
 		s.Reset() // nor what it says it does: as if the connection were lost
-		said("150ms want a")
+		said("150ms want a", true)
 		e.end()
 	})
 }
