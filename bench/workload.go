@@ -131,8 +131,12 @@ func (f *fetcher) open(ctx context.Context, root cid.Cid) (uio.DagReader, error)
 	return uio.NewDagReader(ctx, nd, dag)
 }
 
-// cat reads a file. The clock of the request runs from start.
+// cat reads a file, and says that it will read all, as our gateway does for a GET
+// without a range. The clock of the request runs from start.
 func (f *fetcher) cat(ctx context.Context, root cid.Cid, start time.Time) error {
+	if f.chain {
+		ctx = bitswap.WithRead(ctx, math.MaxUint64)
+	}
 	r, err := f.open(f.since(f.under(ctx, root), start), root)
 	if err != nil {
 		return err
