@@ -122,7 +122,11 @@ func (r *receipts) close() error {
 		r.host.RemoveStreamHandler(receiptID)
 	}
 	r.streams.close()
-	return r.book.close(r.owes)
+	var err error
+	if r.payer != nil {
+		err = r.book.spend(r.payer.purse.copy()) // no more than was spent
+	}
+	return errors.Join(err, r.book.close(r.owes))
 }
 
 // end resets the streams that we opened, so that whoever reads them ends.

@@ -80,12 +80,11 @@ func (c signer) grains() (sum coin.Amount) {
 // Keys of a book: one letter, then the peer.
 const (
 	bookClient = "c" // who signed for us
-	bookServer = "s" // whom we signed for: our last receipt
-	bookPurse  = "p" // what we spent in this period; no peer
+	bookPurse  = "p" // what we spent in this period, or may have; no peer
 )
 
-// A receiptBook keeps receipts: those that others signed for us, which are money,
-// and our own last words with what they cost. All is in memory too. What keep and
+// A receiptBook keeps receipts that others signed for us, which are money, and what
+// we signed away ourselves. All is in memory too. What keep and
 // spend have returned from is on disk: it survives kill -9. Its methods may be
 // called concurrently.
 type receiptBook struct {
@@ -225,20 +224,11 @@ func (k *receiptBook) least() (who peer.ID) {
 	return who
 }
 
-// spend writes what is spent of the budget, and our receipts for which it was,
-// before they are sent to anybody.
-func (k *receiptBook) spend(x purse, signed []credit.Receipt) error {
+// spend writes what may be spent of the budget, before any of it is.
+func (k *receiptBook) spend(x purse) error {
 	k.order.Lock()
 	defer k.order.Unlock()
-	err := k.write(func(b *pebble.Batch) error {
-		for _, r := range signed {
-			if err := b.Set([]byte(bookServer+r.Server), r.Encode(), nil); err != nil {
-				return err
-			}
-		}
-		return set(b, bookPurse, x.record())
-	})
-	if err != nil {
+	if err := k.write(func(b *pebble.Batch) error { return set(b, bookPurse, x.record()) }); err != nil {
 		return err
 	}
 	k.mu.Lock()

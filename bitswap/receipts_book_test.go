@@ -41,7 +41,7 @@ func TestReceiptsSurvivePowerLoss(t *testing.T) { // spec §7.5: durable
 			}
 			sure[rec.Client] = rec
 			spent.spend("server", 2)
-			if err := k.spend(spent.copy(), nil); err != nil {
+			if err := k.spend(spent.copy()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -110,6 +110,36 @@ func (x *purse) refills(b Budget) int64 {
 	return (x.Period + 1) * us
 }
 
+// holds reports whether all that y says is spent is in x too.
+func (x *purse) holds(y *purse) bool {
+	if x.Period != y.Period || x.Spent < y.Spent {
+		return false
+	}
+	for p, n := range y.By {
+		if x.By[p] < n {
+			return false
+		}
+	}
+	return true
+}
+
+// reserves is into how many parts a budget is cut of which one at a time is
+// written down ahead.
+const reserves = 64
+
+// ahead returns what is to be written down before x is spent: x, or what was
+// written before if that holds it, else x and some more for a server, so that not
+// every receipt waits for a disk. A crash loses that part of the budget.
+func (x *purse) ahead(b Budget, was purse, p peer.ID) purse {
+	if was.holds(x) {
+		return was
+	}
+	y := x.copy()
+	more := y.left(b, 0, p)
+	y.spend(p, min(more, b.Most/reserves))
+	return y
+}
+
 // copy returns x as it stands, for whoever writes it down.
 func (x *purse) copy() purse {
 	y := *x

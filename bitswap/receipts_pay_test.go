@@ -298,7 +298,7 @@ func TestBudgetsAreNeverExceeded(t *testing.T) { // issue: never a surprise bill
 						if r.IntN(3) > 0 && a.receipt.Bytes >= kept[a.peer].Bytes {
 							kept[a.peer] = a.receipt
 						}
-						if err := book.spend(y.purse.copy(), nil); err != nil {
+						if err := book.spend(y.purse.ahead(b, book.spent(), a.peer)); err != nil {
 							t.Fatal(err)
 						}
 					}

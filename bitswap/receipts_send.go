@@ -121,23 +121,24 @@ func (r *receipts) pay() {
 	}
 }
 
-// do carries decisions out. What is signed for is on disk before anybody sees the
-// signature: after a crash no budget is spent twice.
+// do carries decisions out. What is signed away is on disk as spent before anybody
+// sees the signature: after a crash no budget is spent twice.
 func (r *receipts) do(acts []payAct, x purse) {
-	var signed []credit.Receipt
+	was := r.book.spent()
+	next := was
 	for i, a := range acts {
 		if a.kind != paySign {
 			continue
 		}
+		next = x.ahead(r.cfg.Budget, next, a.peer)
 		s, err := a.receipt.Sign(r.cfg.Key)
 		if err != nil {
 			panic(fmt.Sprintf("bitswap: %v", err)) // our key, and fields that were checked
 		}
 		acts[i].receipt = s
-		signed = append(signed, s)
 	}
-	if len(signed) > 0 {
-		if err := r.book.spend(x, signed); err != nil {
+	if !was.holds(&next) {
+		if err := r.book.spend(next); err != nil {
 			r.e.log.Error("nothing is paid: what was spent cannot be written down", "err", err)
 			acts = nil
 		}
