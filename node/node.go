@@ -277,6 +277,14 @@ func (n *Node) openProver() (err error) {
 		n.log.Error("THIS PROVER HAS HANDED OVER and signs nothing more: name the other one in prover.socket; or, if the chain has not heard of it yet, run lode prover upgrade again", "slot", info.Signed)
 	}
 	n.seat = newSeat(n.prover)
+	n.opened = append(n.opened, func(first Prover) func() error {
+		return func() error {
+			if p := n.seat.now(); p != first { // another took over meanwhile
+				return p.Close()
+			}
+			return nil
+		}
+	}(n.prover))
 	n.prover = fallible{n.seat, n.faults}
 	return nil
 }

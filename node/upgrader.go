@@ -50,13 +50,14 @@ func (r *reporter) upgradeState() *Upgrade {
 
 // callOff ends a hand-over on both sides.
 func (r *reporter) callOff(ctx context.Context, from Hander) error {
-	r.mu.Lock()
-	u := r.upgrade
-	r.mu.Unlock()
 	if err := from.Abandon(ctx); err != nil {
 		return err
 	}
-	if u == nil || u.state.State != "waiting" {
+	r.mu.Lock()
+	u := r.upgrade
+	waiting := u != nil && u.state.State == "waiting"
+	r.mu.Unlock()
+	if !waiting {
 		return nil
 	}
 	r.endUpgrade(u, 0, errors.New("called off"))
@@ -81,7 +82,7 @@ func (r *reporter) handOver(ctx context.Context, s standing) error {
 	u := r.upgrade
 	r.mu.Unlock()
 	msg, err := r.exchangeWords(ctx, s, u)
-	if err != nil && !u.worded {
+	if err != nil && !r.hasWord(u) {
 		r.endUpgrade(u, 0, err)
 		return fmt.Errorf("handover: %w", errors.Join(err, u.from.Abandon(ctx), u.next.Abandon(ctx)))
 	}
@@ -99,12 +100,20 @@ func (r *reporter) handOver(ctx context.Context, s standing) error {
 	return nil
 }
 
+// hasWord reports whether the old prover has signed over.
+func (r *reporter) hasWord(u *upgrading) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return u.worded
+}
+
 // settled looks whether a hand-over whose message was lost sight of is on chain.
 func (r *reporter) settled(height int64, node mpow.Node) {
 	r.mu.Lock()
 	u := r.upgrade
+	moved := u != nil && u.state.State == "waiting" && u.worded && bytes.Equal(u.key, node.Key)
 	r.mu.Unlock()
-	if u != nil && u.state.State == "waiting" && u.worded && bytes.Equal(u.key, node.Key) {
+	if moved {
 		u.done()
 		r.endUpgrade(u, height, nil)
 	}
@@ -138,7 +147,9 @@ func (r *reporter) exchangeWords(ctx context.Context, s standing, u *upgrading) 
 	if h.Sig, err = u.from.Word(ctx, h.Register.Key, h.Register.Measurement, s.Node.Generation, head); err != nil {
 		return h, err
 	}
+	r.mu.Lock()
 	u.worded, u.key = true, h.Register.Key
+	r.mu.Unlock()
 	return h, nil
 }
 

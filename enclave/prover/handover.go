@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -458,11 +459,14 @@ func (p *Prover) adopt(t transfer, from []byte) error {
 func (p *Prover) takeDisks(want []mounted) ([]*volume, error) {
 	var out []*volume
 	for _, dir := range p.take {
-		v, err := p.disk.openVolume(dir)
+		v, err := p.disk.openVolume(filepath.Clean(dir))
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, v)
+		// One that the old prover does not know would be forgotten at the next start.
+		if slices.ContainsFunc(want, func(m mounted) bool { return m.ID == v.id }) {
+			out = append(out, v)
+		}
 	}
 	for _, m := range want {
 		if !slices.ContainsFunc(out, func(v *volume) bool { return v.id == m.ID }) {

@@ -232,3 +232,47 @@ func TestAFileMovesToAnotherDisk(t *testing.T) {
 		p = open(t, c)
 	}
 }
+
+// Random data gives way on the disk that a file is on, and nowhere else (spec §3.23).
+func TestUnitsGiveWayOnTheFilesDisk(t *testing.T) {
+	base := t.TempDir()
+	c := twoDisks(t, base, t.TempDir())
+	other := filepath.Join(base, "p")
+	tight, onOther := false, true
+	free := c.Free
+	c.Free = func(dir string) (uint64, uint64) {
+		if onOther && dir == other {
+			return 1 << 40, 1
+		}
+		if dir == other {
+			return 0, 1
+		}
+		return free(dir)
+	}
+	units := func(dir string) int {
+		t.Helper()
+		found, err := filepath.Glob(filepath.Join(dir, "srd", "*"))
+		must(t, err)
+		return len(found)
+	}
+	c.Disk = func(op prover.Op) error {
+		if tight && op.Kind == prover.OpWrite && strings.HasPrefix(op.Path, c.Disks[0]) && units(c.Disks[0]) > 1 {
+			return mpow.ErrFull // as if two units filled it
+		}
+		return nil
+	}
+	p := open(t, c)
+	must(t, p.FillSRD(t.Context(), 2)) // of the first disk, which has most room
+	onOther = false
+	must(t, p.FillSRD(t.Context(), 4))
+	if units(other) != 2 || units(c.Disks[0]) != 2 {
+		t.Fatalf("%d and %d units, want two on each disk", units(other), units(c.Disks[0]))
+	}
+	tight = true
+	blocks := tree(t, 1, 3, 900)
+	store(t, p, blocks)
+	heldBy(t, p, blocks)
+	if units(other) != 2 || units(c.Disks[0]) != 1 {
+		t.Fatalf("%d and %d units, want the file's disk to give one", units(other), units(c.Disks[0]))
+	}
+}

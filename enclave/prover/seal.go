@@ -177,9 +177,9 @@ func (d *pending) seal(hash string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	buf := blocks.Get().(*[]byte)
-	defer blocks.Put(buf)
-	out := aead.Seal(append((*buf)[:0], e.header()...), nonce(uint64(e.number)), data, d.p.bound(d.r, e))
+	buf := blocks.get(len(data) + sealedMore)
+	defer blocks.put(buf)
+	out := aead.Seal(append(buf[:0], e.header()...), nonce(uint64(e.number)), data, d.p.bound(d.r, e))
 	copy(e.tag[:], out[len(out)-tagSize:])
 	if err := d.p.disk.writeAt(d.file, out, e.off); err != nil {
 		// What was written of it is behind the end: the next write covers it, and a

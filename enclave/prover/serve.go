@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -192,9 +191,36 @@ func readCall(w http.ResponseWriter, r *http.Request, name string, limit int64, 
 	return true
 }
 
-// blocks holds buffers for blocks on their way, each for the largest one with all
-// that sealing adds to it. A block is a large thing to leave to the collector.
-var blocks = sync.Pool{New: func() any { b := make([]byte, mpow.MaxBlock+512); return &b }}
+// blocks keeps buffers for blocks on their way. A block is a large thing to leave to
+// the collector, and a sync.Pool gives it there at each of its turns. As many are
+// kept as can be in use: a call has one for its block, and one for what is sealed.
+var blocks = buffers{free: make(chan []byte, 2*maxInFlight)}
+
+// buffers is a list of slices to be used again; what does not fit is dropped.
+type buffers struct{ free chan []byte }
+
+// sealedMore is what sealing adds to a block, at most: header, hash and tag.
+const sealedMore = 512
+
+// get returns a slice of n bytes, of any content.
+func (b buffers) get(n int) []byte {
+	select {
+	case buf := <-b.free:
+		if cap(buf) >= n {
+			return buf[:n]
+		}
+	default:
+	}
+	const step = 64 << 10
+	return make([]byte, n, (n+step-1)/step*step+sealedMore)
+}
+
+func (b buffers) put(buf []byte) {
+	select {
+	case b.free <- buf:
+	default:
+	}
+}
 
 func (p *Prover) serveSeal(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
@@ -208,9 +234,8 @@ func (p *Prover) serveSeal(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusRequestEntityTooLarge, fmt.Errorf("seal %v: %w", root, unsealable("block of %d bytes, at most %d are allowed", r.ContentLength, mpow.MaxBlock)))
 		return
 	}
-	buf := blocks.Get().(*[]byte)
-	defer blocks.Put(buf)
-	data := (*buf)[:r.ContentLength]
+	data := blocks.get(int(r.ContentLength))
+	defer blocks.put(data)
 	if _, err := io.ReadFull(r.Body, data); err != nil {
 		refuse(w, http.StatusBadRequest, fmt.Errorf("seal %v: block %v: %w", root, block, err))
 		return
@@ -227,9 +252,14 @@ func (p *Prover) serveOpen(w http.ResponseWriter, r *http.Request) {
 	if !readCall(w, r, "open", maxCall, &c) {
 		return
 	}
-	buf := blocks.Get().(*[]byte)
-	defer blocks.Put(buf)
-	data, err := p.openInto(*buf, c.CID)
+	n, err := p.Size(r.Context(), c.CID)
+	if err != nil {
+		refuse(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	buf := blocks.get(n + tagSize)
+	defer blocks.put(buf)
+	data, err := p.openInto(buf, c.CID)
 	if err != nil {
 		refuse(w, http.StatusUnprocessableEntity, err)
 		return
