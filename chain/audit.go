@@ -66,6 +66,13 @@ func audit(s *state) error {
 	if err != nil {
 		return err
 	}
+	tabs, err := checkTabs(s)
+	if err == nil && tabs != s.pot(potTabs) {
+		err = fmt.Errorf("tabs hold %v, their pot %v (spec §9.1)", tabs, s.pot(potTabs))
+	}
+	if err != nil {
+		return err
+	}
 	if err := checkWork(s); err != nil {
 		return err
 	}

@@ -53,6 +53,7 @@ func (s *state) run(r *abci.RequestFinalizeBlock) ([]TxResult, []abci.ValidatorU
 	s.duePower()
 	s.dueAnnouncements()
 	s.dueVotes()
+	s.dueTabs()
 	results := make([]TxResult, 0, len(r.Txs))
 	for _, tx := range r.Txs {
 		results = append(results, s.exec(tx))

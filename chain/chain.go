@@ -105,6 +105,8 @@ type Event struct {
 	Amount coin.Amount `cbor:"5,keyasint,omitempty" json:"amount,omitempty"`
 	Bytes  uint64      `cbor:"6,keyasint,omitempty" json:"bytes,omitempty"`
 	Why    string      `cbor:"7,keyasint,omitempty" json:"why,omitempty"`
+	Burnt  coin.Amount `cbor:"9,keyasint,omitempty" json:"burnt,omitempty"`   // of Amount, by a claim (spec §7.6)
+	Credit coin.Amount `cbor:"10,keyasint,omitempty" json:"credit,omitempty"` // on-chain credit of To after a claim
 }
 
 // Codes of an [Error], the same on the wire, in HTTP answers and in exit texts
@@ -139,11 +141,6 @@ func (e *Error) Error() string { return e.Text }
 // refuse returns an [*Error].
 func refuse(code uint32, format string, args ...any) error {
 	return &Error{Code: code, Text: fmt.Sprintf(format, args...)}
-}
-
-// notBuilt is the answer of a rule that this build lacks; section is like "§8.1".
-func notBuilt(section string) error {
-	return refuse(CodeNotBuilt, "not implemented (spec %s)", section)
 }
 
 // maxLog bounds the sentence of a result in bytes: errors quote what was sent.

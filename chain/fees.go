@@ -67,6 +67,8 @@ func (tx Tx) content() (c content) {
 		c.verifies = collateralVerifies(*m.Collateral)
 	case m.Stake != nil && m.Stake.Validate != nil:
 		c.verifies = 1 // the proof of possession
+	case m.Credit != nil && m.Credit.Claim != nil:
+		c.verifies = 1 // the receipt
 	case m.Market != nil && m.Market.Collect != nil:
 		if c.entries = uint64(len(m.Market.Collect.Roots)); c.entries == 0 {
 			c.entries = market.CollectBatch
@@ -212,6 +214,8 @@ func (s *state) outlay(b Body) coin.Amount {
 		return m.Stake.Bond.Amount
 	case m.Stake != nil && m.Stake.BondExtra != nil:
 		return m.Stake.BondExtra.Amount
+	case m.Credit != nil && m.Credit.Fund != nil:
+		return m.Credit.Fund.Amount
 	case m.Gov != nil && m.Gov.Propose != nil:
 		return s.params.GovDeposit
 	case m.Work != nil && m.Work.Register != nil:

@@ -49,7 +49,8 @@ func TestParamsRefuseEachBadValue(t *testing.T) { // spec §1.5
 		{"tx_bytes", func(p *Params) { p.TxBytes = -1 }},
 		{"batch", func(p *Params) { p.Batch = 0 }},
 		{"fees.base", func(p *Params) { p.Fees.Base = 1 << 63 }},
-		{"claim_burn", func(p *Params) { p.ClaimBurn = 1_000_001 }},
+		{"claim_burn", func(p *Params) { p.ClaimBurn = 500_001 }},
+		{"claim_burn", func(p *Params) { p.ClaimBurn = 9_999 }},
 		{"power_unit", func(p *Params) { p.Stake.PowerUnit = 0 }},
 		{"byte fee", func(p *Params) { p.Market.Byte.Floor = 0 }},
 	} {

@@ -10,6 +10,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/credit"
 	"github.com/lode-node/lode/mpow"
 )
 
@@ -36,7 +37,7 @@ type fact struct {
 	last       mpow.Slot
 	generation uint64
 	kind       mpow.Kind
-	credit     coin.Amount
+	earned     credit.Earned
 	addrs      []ma.Multiaddr
 }
 
@@ -103,8 +104,8 @@ func (m *memory) refresh(s source, who []byte) {
 			f.addrs = append(f.addrs, a)
 		}
 	}
-	f.credit = credits.must(s, f.id)
-	if !f.registered && f.credit == 0 && len(f.addrs) == 0 {
+	f.earned = credits.must(s, f.id)
+	if !f.registered && f.earned.Amount == 0 && len(f.addrs) == 0 {
 		m.nodes.Delete(f)
 		return
 	}
@@ -125,13 +126,13 @@ func (o *overlay) under(prefix string, fn func(pair)) {
 // so owes it (spec §6.1, §6.2).
 type Holder struct {
 	Node   peer.ID        `json:"node"`
-	Owner  peer.ID        `json:"owner"` // whom its work is credited to: its group's owner or itself
-	Addrs  []ma.Multiaddr `json:"addrs"` // as it announced; may be empty
-	Last   mpow.Slot      `json:"last"`  // slot of its last proof
-	Kind   mpow.Kind      `json:"kind"`  // simulated, or by hardware
-	Size   uint64         `json:"size"`  // bytes of the file as proved
-	Since  mpow.Slot      `json:"since"` // slot in which it first proved it
-	Credit coin.Amount    `json:"credit"`
+	Owner  peer.ID        `json:"owner"`  // whom its work is credited to: its group's owner or itself
+	Addrs  []ma.Multiaddr `json:"addrs"`  // as it announced; may be empty
+	Last   mpow.Slot      `json:"last"`   // slot of its last proof
+	Kind   mpow.Kind      `json:"kind"`   // simulated, or by hardware
+	Size   uint64         `json:"size"`   // bytes of the file as proved
+	Since  mpow.Slot      `json:"since"`  // slot in which it first proved it
+	Credit coin.Amount    `json:"credit"` // of its owner, on chain (spec §7.6)
 }
 
 // Holders returns who owes the file root: those who proved it and whose node
@@ -151,7 +152,7 @@ func (v *View) Holders(root cid.Cid) []Holder {
 		if ok && f.registered && f.generation == h.replica.Generation && f.last+1 >= v.Slot() {
 			out = append(out, Holder{
 				Node: h.node, Owner: f.owner, Addrs: f.addrs, Last: f.last, Kind: f.kind,
-				Size: h.replica.Size, Since: h.replica.Since, Credit: f.credit,
+				Size: h.replica.Size, Since: h.replica.Since, Credit: v.Credit(f.owner),
 			})
 		}
 		return true
@@ -165,8 +166,10 @@ func (v *View) Addrs(id peer.ID) []ma.Multiaddr {
 	return f.addrs
 }
 
-// Credit returns the on-chain credit of id, from memory (spec §7.6).
+// Credit returns the on-chain credit of id in the era of v, from memory (spec
+// §7.6). Of a member of a group it is what stands under its own name: ask for
+// its owner.
 func (v *View) Credit(id peer.ID) coin.Amount {
 	f, _ := v.memo.nodes.Get(fact{id: id})
-	return f.credit
+	return f.earned.At(uint64(v.params.EraOf(v.height)))
 }

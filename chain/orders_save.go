@@ -25,7 +25,7 @@ func (s *state) standing(node peer.ID) (market.Standing, bool) {
 	}
 	return market.Standing{
 		Reports: n.Reports, Misses: n.Misses, Last: uint64(n.LastSlot), Generation: n.Generation,
-		Owner: peer.ID(n.Owner()), Credit: credits.must(s, peer.ID(n.Owner())),
+		Owner: peer.ID(n.Owner()), Credit: s.credit(peer.ID(n.Owner())),
 	}, true
 }
 

@@ -134,7 +134,7 @@ func (p Params) Validate(supply coin.Amount) error {
 		{"fees.free_report", int64(p.Fees.FreeReport), 0, 128 << 10},
 		{"sim_bond", int64(p.SimBond), 0, int64(1000 * coin.LODE)},
 		{"close_slots", int64(p.CloseSlots), 1, 10_000},
-		{"claim_burn", int64(p.ClaimBurn), 0, 1_000_000},
+		{"claim_burn", int64(p.ClaimBurn), 10_000, 500_000}, // credit that costs nothing to book is worth nothing
 		{"enact_slots", int64(p.EnactSlots), 1, 10_000},
 		{"vote_slots", int64(p.VoteSlots), 1, 10_000},
 		{"gov_deposit", int64(p.GovDeposit), 1, int64(1_000_000 * coin.LODE)},

@@ -68,7 +68,11 @@ func physical(key []byte) []byte {
 
 // derived reports whether key is outside the tree.
 func derived(key []byte) bool {
-	return len(key) > 1 && (string(key[:2]) == keyHolder || string(key[:2]) == keyPayer)
+	if len(key) < 2 {
+		return false
+	}
+	space := string(key[:2])
+	return space == keyHolder || space == keyPayer || space == keyServed
 }
 
 // A flat reads state keys from a pebble reader: the database itself for the one

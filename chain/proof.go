@@ -10,6 +10,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/lode-node/lode/credit"
 	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
 )
@@ -72,6 +73,14 @@ func (v *View) ProveNode(id peer.ID) (Proof, error) { return v.prove(nodes.raw(i
 // ProveOrder returns the proof of the order for a root.
 func (v *View) ProveOrder(root cid.Cid) (Proof, error) { return v.prove(files.raw(root)) }
 
+// ProveTab returns the proof of the tab of a client for a server (spec §7.6).
+func (v *View) ProveTab(client, server peer.ID) (Proof, error) {
+	return v.prove(tabTable.raw(couple{client, server}))
+}
+
+// ProveCredit returns the proof of an account's on-chain credit (spec §7.6).
+func (v *View) ProveCredit(id peer.ID) (Proof, error) { return v.prove(credits.raw(id)) }
+
 // ProveReplica returns the proof that node proved root.
 func (v *View) ProveReplica(node peer.ID, root cid.Cid) (Proof, error) {
 	return v.prove(replicas.raw(both[peer.ID, cid.Cid]{node, root}))
@@ -95,6 +104,18 @@ func (p Proof) Order(appHash []byte, root cid.Cid) (f market.File, ok bool, err 
 func (p Proof) Node(appHash []byte, id peer.ID) (n mpow.Node, ok bool, err error) {
 	err = proven1(p, appHash, nodes.raw(id), &n)
 	return n, p.Value != nil, err
+}
+
+// Tab returns what p proves of the tab of a client for a server; the zero Tab if
+// there is none.
+func (p Proof) Tab(appHash []byte, client, server peer.ID) (t credit.Tab, err error) {
+	return t, proven1(p, appHash, tabTable.raw(couple{client, server}), &t)
+}
+
+// Credit returns what p proves of an account's on-chain credit, as it was written
+// last: read it with [credit.Earned.At] in the era of the proof's height.
+func (p Proof) Credit(appHash []byte, id peer.ID) (e credit.Earned, err error) {
+	return e, proven1(p, appHash, credits.raw(id), &e)
 }
 
 // proven1 verifies p and decodes its value, if it has one, into v.

@@ -15,11 +15,11 @@ const (
 	// Proven: leaves of the tree.
 	keyAccount  = "a/" // who → account                    bank.go
 	keyPot      = "b/" // pot → coin.Amount                bank.go
-	keyCredit   = "c/" // server → on-chain credit         credits.go
+	keyCredit   = "c/" // who → credit.Earned              credits.go
 	keyDigest   = "d/" // "files" → digest of keyHolder    index.go
 	keyEra      = "e/" // …                                stake.go
 	keyFile     = "f/" // root → market.File               orders.go
-	keyGlobal   = "g/" // "chain", "params", "supply"             genesis.go, bank.go
+	keyGlobal   = "g/" // "chain", "params", "supply", "tabs"     genesis.go, bank.go, credits.go
 	keyHash     = "h/" // height → block hash              block.go
 	keySeed     = "k/" // slot → seed                      block.go
 	keyAnnounce = "l/" // who → announced                  announce.go
@@ -28,13 +28,14 @@ const (
 	keyQueue    = "q/" // queue, height, what → …          queue.go: one letter a queue; "*" for behind
 	keyReplica  = "r/" // node, root → replica             index.go
 	keyStake    = "s/" // …                                stake.go
-	keyTab      = "t/" // client, server → tab             credits.go
+	keyTab      = "t/" // client, server → credit.Tab      credits.go
 	keyGov      = "u/" // …                                gov.go: one letter a table
 	keyWork     = "w/" // …                                work.go, attest.go, collateral.go: one letter a table
 	keyFree     = "y/" // node → slot of its free report   fees.go
 
 	// Derived: in the flat view only. What rules read is bound to the tree by keyDigest.
 	keyHolder = "i/" // root, node → replica               index.go
+	keyServed = "p/" // server, client → nothing           credits.go; no rule reads it
 	keyPayer  = "z/" // who, root → nothing                orders_view.go; no rule reads it
 )
 

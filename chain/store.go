@@ -70,7 +70,7 @@ func joinClose(err error, db *pebble.DB) error {
 }
 
 func (st *store) clear() error {
-	for _, space := range []string{"v/", keyHolder, keyPayer, localBlock, localTx, localHistory} {
+	for _, space := range []string{"v/", keyHolder, keyPayer, keyServed, localBlock, localTx, localHistory} {
 		if err := st.db.DeleteRange([]byte(space), past([]byte(space)), pebble.Sync); err != nil {
 			return joinClose(fmt.Errorf("clear state: %w", err), st.db)
 		}

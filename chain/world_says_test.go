@@ -46,7 +46,7 @@ func (w *world) root() market.Root {
 // not, and anything else too.
 func (w *world) says(name string) Msg {
 	of := map[role]string{
-		users:      "mmmmmmgssstwwpcx",
+		users:      "mmmmmmgsssttwwpcx",
 		treasuries: "mmmmgstx",
 		storers:    "wwwwgggmms",
 		validators: "sssswwwpm",
@@ -214,11 +214,48 @@ func (w *world) nonsense() *mpow.Msg {
 		&mpow.Msg{Handover: &mpow.Handover{}}, &mpow.Msg{Group: &mpow.Group{Verb: "found"}}, &mpow.Msg{Report: &mpow.Signed{}}, &mpow.Msg{})
 }
 
-// tabs is a word on what a client owes a server.
+// tabs funds, closes or claims, of a tab that is there or of none.
 func (w *world) tabs(name string) *credit.Msg {
-	server := w.id(w.anybody())
-	return pick(w.rng, &credit.Msg{Fund: &credit.Fund{Server: server, Amount: w.amount()}}, &credit.Msg{Close: &credit.Close{Server: server}},
-		&credit.Msg{Claim: &credit.Claim{Receipt: credit.Receipt{Server: server, Client: w.id(name)}}})
+	rng, v := w.rng, w.view()
+	at := Tab{Client: w.id(name), Server: w.id(w.anybody())}
+	for _, r := range roles {
+		for _, client := range w.roles[r] {
+			for t := range v.TabsOf(w.id(client)) {
+				if w.likely(30) {
+					at = t
+				}
+			}
+		}
+	}
+	switch rng.IntN(6) {
+	case 0, 1:
+		return &credit.Msg{Fund: &credit.Fund{Server: pick(rng, at.Server, w.id(w.anybody())), Amount: pick(rng, w.amount(), 1_000_000)}}
+	case 2:
+		for t := range v.TabsOf(w.id(name)) {
+			at = t
+		}
+		return &credit.Msg{Close: &credit.Close{Server: at.Server}}
+	}
+	r := credit.Receipt{ChainID: v.ChainID(), Client: at.Client, Server: at.Server, Opened: at.Opened, Bytes: at.Bytes + rng.Uint64N(1<<20), Grains: at.Paid + coin.Amount(rng.Uint64N(500_000))}
+	switch rng.IntN(12) {
+	case 0:
+		r.Bytes = at.Bytes / 2
+	case 1:
+		r.Grains = at.Paid
+	case 2:
+		r.Opened++
+	case 3:
+		r.Grains = math.MaxInt64
+	}
+	if isKey(at.Client) {
+		if signed, err := r.Sign(w.key(w.names[at.Client])); err == nil {
+			r = signed
+		}
+	}
+	if len(r.Sig) > 0 && w.likely(5) {
+		r.Sig[3]++
+	}
+	return &credit.Msg{Claim: &credit.Claim{Receipt: r}}
 }
 
 // underVote are the open proposals.

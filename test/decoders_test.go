@@ -24,7 +24,7 @@ var fuzzed = map[string]string{
 	"market.Root.UnmarshalText":    "FuzzText",
 	"market.State.UnmarshalText":   "FuzzText",
 	"coin.Parse":                   "FuzzParse",
-	"credit.DecodeReceipt":         "FuzzReceiptFrame",
+	"credit.DecodeReceipt":         "FuzzReceipt",
 	"bitswap.decodeReceiptFrame":   "FuzzReceiptFrame",
 	"mpow.Decode":                  "FuzzMsg",
 	"mpow.decode":                  "FuzzReport",

@@ -11,6 +11,7 @@ import (
 	"github.com/lode-node/lode/chain"
 	"github.com/lode-node/lode/chain/gpos"
 	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/credit"
 	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
 )
@@ -242,6 +243,29 @@ func (h *history) first() {
 	h.until(h.view().Slot() + 1)
 	h.report("node", nil, nil)
 	h.stake("guarantor", gpos.Msg{Guarantee: &gpos.Guarantee{Target: h.id("node"), Amount: 1_500_000}})
+	h.credit("user", credit.Msg{Fund: &credit.Fund{Server: h.id("node"), Amount: 10 * coin.LODE}})
+	h.claim("user", "node", 1<<20, coin.LODE)
+}
+
+func (h *history) credit(name string, m credit.Msg) { h.Helper(); h.do(name, chain.Msg{Credit: &m}) }
+
+// claim has server claim what client signed.
+func (h *history) claim(client, server string, bytes uint64, grains coin.Amount) {
+	h.Helper()
+	tab, ok := h.view().Tab(h.id(client), h.id(server))
+	if !ok {
+		h.Fatalf("%s has no tab for %s", client, server)
+	}
+	r, err := credit.Receipt{
+		ChainID: h.view().ChainID(), Client: h.id(client), Server: h.id(server), Opened: tab.Opened, Bytes: bytes, Grains: grains,
+	}.Sign(replayKey(h.T, client))
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.credit(server, credit.Msg{Claim: &credit.Claim{Receipt: r}})
+	if err := h.try(server, chain.Msg{Credit: &credit.Msg{Claim: &credit.Claim{Receipt: r}}}); err == nil {
+		h.Fatal("a receipt was paid twice")
+	}
 }
 
 // second goes on: reports each slot, an election and its rewards, unbonding,
@@ -249,6 +273,8 @@ func (h *history) first() {
 func (h *history) second() {
 	h.Helper()
 	live := h.testFile("live", 3<<20)
+	h.claim("user", "node", 2<<20, 3*coin.LODE) // of a tab from before the restart
+	h.credit("user", credit.Msg{Close: &credit.Close{Server: h.id("node")}})
 	h.handOver("node2")
 	h.group("hardware", mpow.GroupLeave, "")
 	h.group("node", mpow.GroupAllow, "hardware")
@@ -297,7 +323,7 @@ func (h *history) second() {
 			kinds[e.Kind]++
 		}
 	}
-	for _, kind := range []string{"live", "listed", "dropped", "renewed", "refunded", "closed", "set_kept", "set_elected", "rewarded", "drawn", "answered"} {
+	for _, kind := range []string{"live", "listed", "dropped", "renewed", "refunded", "closed", "set_kept", "set_elected", "rewarded", "drawn", "answered", "claimed", "tab_closed"} {
 		if kinds[kind] == 0 {
 			h.Errorf("nothing was %s in the history, which had %v", kind, kinds)
 		}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -260,18 +259,16 @@ func TestReplayOfEveryMessage(t *testing.T) { // spec §1.1, §1.6
 	}
 }
 
-// builtVerbs lists all that a transaction can ask for, as verbs names it, but what
-// TestWhatIsNotBuiltSaysSo sends, and unjail: nobody is jailed where all sign
-// (TestDownIsJailed has that).
+// builtVerbs lists all that a transaction can ask for, as verbs names it, but
+// unjail: nobody is jailed where all sign (TestDownIsJailed has that).
 func builtVerbs() (all []string) {
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[chain.Msg]()) {
 		kind := strings.ToLower(f.Name)
 		switch f.Type {
-		case reflect.TypeFor[*market.Msg](), reflect.TypeFor[*mpow.Msg](), reflect.TypeFor[*gpos.Msg](), reflect.TypeFor[*chain.Gov]():
+		case reflect.TypeFor[*market.Msg](), reflect.TypeFor[*mpow.Msg](), reflect.TypeFor[*gpos.Msg](), reflect.TypeFor[*chain.Gov](), reflect.TypeFor[*credit.Msg]():
 			for _, v := range reflect.VisibleFields(f.Type.Elem()) {
 				all = append(all, kind+"."+strings.ToLower(v.Name))
 			}
-		case reflect.TypeFor[*credit.Msg]():
 		default:
 			all = append(all, kind)
 		}
@@ -281,34 +278,4 @@ func builtVerbs() (all []string) {
 		all = append(all, "work.group."+string(v))
 	}
 	return append(all, "send by threshold")
-}
-
-// TestWhatIsNotBuiltSaysSo sends each message that has no rule yet: the answer
-// names the section, and only fee and nonce are gone.
-func TestWhatIsNotBuiltSaysSo(t *testing.T) {
-	s := replaySolo(t, "")
-	defer s.Close()
-	client, err := s.As(replayKey(t, "user"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Block()
-	other := idOf(t, replayKey(t, "other"))
-	for _, row := range []struct {
-		msg     chain.Msg
-		section string
-	}{
-		{chain.Msg{Credit: &credit.Msg{Fund: &credit.Fund{Server: other, Amount: 1}}}, "§7.6"},
-		{chain.Msg{Credit: &credit.Msg{Close: &credit.Close{Server: other}}}, "§7.6"},
-		{chain.Msg{Credit: &credit.Msg{Claim: &credit.Claim{Receipt: credit.Receipt{Server: other, Client: other}}}}, "§7.6"},
-	} {
-		_, err := client.Submit(t.Context(), row.msg)
-		var e *chain.Error
-		if !errors.As(err, &e) || e.Code != chain.CodeNotBuilt || !strings.Contains(e.Text, "not implemented (spec "+row.section+")") {
-			t.Errorf("%s: %v, want not implemented (spec %s)", verbs(row.msg), err, row.section)
-		}
-	}
-	if sum := s.View().Supply(); !sum.Conserved || sum.Tabs != 0 {
-		t.Errorf("supply %+v", sum)
-	}
 }
