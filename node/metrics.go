@@ -1,6 +1,7 @@
 package node
 
 import (
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -16,7 +17,7 @@ type metrics struct {
 	answers *prometheus.CounterVec
 }
 
-func newMetrics(c Chain) *metrics {
+func newMetrics(c Chain, id peer.ID) *metrics {
 	m := &metrics{
 		reg: prometheus.NewRegistry(),
 		deeds: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -29,7 +30,7 @@ func newMetrics(c Chain) *metrics {
 			Name: "lode_node_answers_total", Help: "Answers to availability draws of this node's replicas, by outcome.",
 		}, []string{"outcome"}),
 	}
-	m.reg.MustRegister(m.deeds, m.reports, m.answers, newCollateralCollector(c), newChainCollector(c), collectors.NewGoCollector(),
+	m.reg.MustRegister(m.deeds, m.reports, m.answers, newCollateralCollector(c), newChainCollector(c, id), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "lode_chain_height", Help: "Last committed height.",

@@ -318,7 +318,7 @@ func (n *Node) openStore() error {
 }
 
 func (n *Node) openExchange() (err error) {
-	n.metrics = newMetrics(n.chain)
+	n.metrics = newMetrics(n.chain, n.id)
 	n.metrics.reg.MustRegister(newStoreCollector(n.store))
 	if n.priors, err = lru.New[peer.ID, known](priorsKept); err != nil {
 		return err
@@ -409,11 +409,12 @@ func (n *Node) prior(p peer.ID) credit.Prior {
 }
 
 // word is what the chain says of p: whether it proved anything in the last slot,
-// and the credit of its owner. Of a peer that it does not know, neither.
+// and the credit of its owner. Who proves nothing may serve all the same, and
+// be paid for it.
 func (n *Node) word(v *chain.View, p peer.ID) (proven bool, onChain coin.Amount) {
 	node, ok := v.Node(p)
 	if !ok {
-		return false, 0
+		return false, v.Credit(p)
 	}
 	return node.LastSlot > 0 && node.LastSlot+1 >= v.Slot(), v.Credit(peer.ID(node.Owner()))
 }

@@ -40,6 +40,8 @@ type (
 	limitAnswer       = node.LimitAnswer
 	payoutsAnswer     = node.PayoutsAnswer
 	eraAnswer         = node.EraAnswer
+	creditAnswer      = node.CreditAnswer
+	tabsAnswer        = node.TabsAnswer
 
 	proposalsAnswer   = node.ProposalsAnswer
 	proposalAnswer    = node.ProposalAnswer

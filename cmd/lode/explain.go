@@ -29,6 +29,7 @@ func (c *cli) explainCmd() *cobra.Command {
 			}
 			return ask(c, cmd, "/peers/"+id.String(), printRank)
 		}},
+		c.explainCreditCmd(),
 	)
 	return cmd
 }

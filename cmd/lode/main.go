@@ -102,7 +102,7 @@ Money is in LODE: "1.5", or "10 grains"; sizes are bytes: "64MiB"; JSON has whol
 	root.AddCommand(
 		c.initCmd(), c.startCmd(), c.edgeCmd(), c.devnetCmd(), c.demoCmd(),
 		c.keyCmd(), c.accountCmd(), c.verifyCmd(), c.addCmd(), c.getCmd(), c.catCmd(),
-		c.orderCmd(), c.holdersCmd(), c.nodeCmd(), c.groupCmd(), c.stakeCmd(), c.collectCmd(), c.txCmd(), c.govCmd(),
+		c.orderCmd(), c.holdersCmd(), c.nodeCmd(), c.groupCmd(), c.stakeCmd(), c.creditCmd(), c.collectCmd(), c.txCmd(), c.govCmd(),
 		c.peersCmd(), c.fetchesCmd(), c.servingCmd(), c.explainCmd(), c.checkCmd(), c.statusCmd(), c.quoteCmd(), c.collateralCmd(), c.proverCmd(), c.doctorCmd(), c.benchCmd(), c.versionCmd(),
 	)
 	return root

@@ -49,6 +49,25 @@ the one against the other. Exit code 1 says that something does not hold.`,
 				fields(w, "account", a.ID, "free", a.Free, "transactions", a.Nonce, "verified at height", p.Height)
 			})
 		}},
+		&cobra.Command{Use: "credit ACCOUNT", Short: "check the on-chain credit of a server", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := c.accountOf(args)
+			if err != nil {
+				return err
+			}
+			var p node.ProofAnswer
+			at, err := c.verified(cmd, from, "/proof/credit/"+id.String(), &p, func() int64 { return p.Height })
+			if err != nil {
+				return err
+			}
+			e, err := p.Credit(at.hash, id)
+			if err != nil {
+				return err
+			}
+			a := map[string]any{"id": id, "height": p.Height, "credit": e.At(uint64(at.genesis.Params.EraOf(p.Height))), "written": e.Amount, "era": e.Era}
+			return c.show(a, func(w io.Writer) {
+				fields(w, "account", id, "credit", a["credit"], "written", e.Amount, "in era", e.Era, "verified at height", p.Height)
+			})
+		}},
 		&cobra.Command{Use: "holders CID", Short: "check who holds a root; that nobody was left out cannot be checked", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
 			root, err := parseRoot(args[0])
 			if err != nil {
