@@ -323,6 +323,7 @@ func (s *simRun) finish(f *simFetch, h int) {
 	}
 	s.served++
 	s.watch.served[h]++
+	s.watch.gave[s.pair(f.reader, h)]++
 	if f.asks > 0 && f.first == h {
 		s.first[t]++
 	}

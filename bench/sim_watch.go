@@ -18,6 +18,7 @@ type simWatch struct {
 	began  []int64   // µs; when a reader first asked a holder
 	after  []float64 // seconds from that until it was found
 	served []int     // blocks, by holder
+	gave   []int32   // the same by reader and holder
 
 	chances []int32 // by reader and joiner: requests since it joined for what it holds
 	young   [simBins]simOdds
@@ -35,7 +36,7 @@ const simBins, simBin = 40, 25
 
 func newSimWatch(w *simWorld) simWatch {
 	n := len(w.readers) * len(w.holders)
-	return simWatch{asks: make([]int32, n), found: make([]int32, n), began: make([]int64, n), served: make([]int, len(w.holders)), chances: make([]int32, n)}
+	return simWatch{asks: make([]int32, n), found: make([]int32, n), began: make([]int64, n), served: make([]int, len(w.holders)), gave: make([]int32, n), chances: make([]int32, n)}
 }
 
 // bin is where the n-th request belongs.
@@ -152,7 +153,6 @@ func (t *simWatch) seatShare(w *simWorld) (seated, first float64, err error) {
 		return 0, 0, err
 	}
 	m := p.Market
-	m.TurnSlots = 1 << 20 // so fine that there are no ties
 	total := 0
 	for _, n := range t.served {
 		total += n
@@ -161,6 +161,13 @@ func (t *simWatch) seatShare(w *simWorld) (seated, first float64, err error) {
 	for h, n := range t.served {
 		tiers[h] = m.Tier(coin.Amount(4 * uint64(n) * uint64(len(w.holders)) * uint64(m.CreditUnit) / uint64(max(total, 1))))
 	}
+	seated, first = w.cheatSeats(m, tiers)
+	return seated, first, nil
+}
+
+// cheatSeats is seatShare for holders of given tiers.
+func (w *simWorld) cheatSeats(m market.Params, tiers []uint64) (seated, first float64) {
+	m.TurnSlots = 1 << 20 // so fine that there are no ties
 	bad, ahead := 0, 0
 	for i := range seatsDrawn {
 		sum := sha256.Sum256(binary.BigEndian.AppendUint64(nil, w.seed<<32|uint64(i)))
@@ -182,5 +189,5 @@ func (t *simWatch) seatShare(w *simWorld) (seated, first float64, err error) {
 			}
 		}
 	}
-	return 100 * float64(bad) / float64(seatsDrawn*min(seats, len(w.holders))), 100 * float64(ahead) / seatsDrawn, nil
+	return 100 * float64(bad) / float64(seatsDrawn*min(seats, len(w.holders))), 100 * float64(ahead) / seatsDrawn
 }

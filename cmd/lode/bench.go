@@ -33,7 +33,7 @@ compare two such runs, play thousands of holders in virtual time, or put a serve
 
 The figures are worth something only on a machine that does nothing else.`,
 	})
-	cmd.AddCommand(c.benchRetrievalCmd(), c.benchCompareCmd(), c.benchTableCmd(), c.benchSimCmd(), c.benchIncentiveCmd(), c.benchCrowdCmd(), c.benchReceiptsCmd())
+	cmd.AddCommand(c.benchRetrievalCmd(), c.benchCompareCmd(), c.benchTableCmd(), c.benchSimCmd(), c.benchIncentiveCmd(), c.benchCrowdCmd(), c.benchReceiptsCmd(), c.benchCreditCmd())
 	return cmd
 }
 
