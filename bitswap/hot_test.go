@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,14 +17,24 @@ import (
 type deaf struct {
 	alone
 	begun time.Time
+
+	mu    sync.Mutex // guards the field below
 	tried []time.Duration
 }
 
 func (h *deaf) Network() libnet.Network { return apart{} }
 
 func (h *deaf) Connect(context.Context, peer.AddrInfo) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.tried = append(h.tried, time.Since(h.begun))
 	return errors.New("nobody answers")
+}
+
+func (h *deaf) dials() []time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.tried)
 }
 
 type apart struct{ nobody }
@@ -48,19 +59,21 @@ func TestAHotHolderIsDialledAgainUntilItIsNotWorthIt(t *testing.T) {
 		lose("b") // never gave anything
 		time.Sleep(10 * time.Second)
 		want := []time.Duration{time.Second, 3 * time.Second, 7 * time.Second}
-		if !slices.Equal(h.tried, want) {
-			t.Errorf("dialled after %v, want %v", h.tried, want)
+		if got := h.dials(); !slices.Equal(got, want) {
+			t.Errorf("dialled after %v, want %v", got, want)
 		}
 		e.mu.Lock()
 		e.warm("a") // it came by itself, and gave a block
 		e.mu.Unlock()
 		time.Sleep(10 * time.Minute)
-		if len(h.tried) != len(want)+hotTries+1 { // one was due
-			t.Errorf("dialled after %v, want %d times more", h.tried, hotTries+1)
+		if got := h.dials(); len(got) != len(want)+hotTries+1 { // one was due
+			t.Errorf("dialled after %v, want %d times more", got, hotTries+1)
 		}
+		e.mu.Lock()
 		if e.hot.Contains("a") {
 			t.Error("a peer that was dialled in vain is still kept")
 		}
+		e.mu.Unlock()
 		e.end()
 	})
 }
