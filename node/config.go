@@ -19,6 +19,8 @@ import (
 
 	"github.com/lode-node/lode/bitswap"
 	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/credit"
 )
 
 // Roles of a node.
@@ -66,6 +68,7 @@ type Config struct {
 
 	Cache   CacheConfig   `toml:"cache"`
 	Bitswap BitswapConfig `toml:"bitswap"`
+	Credit  CreditConfig  `toml:"credit"`
 	Log     LogConfig     `toml:"log"`
 }
 
@@ -172,6 +175,23 @@ func (c BitswapConfig) serve() bitswap.Serve {
 	}
 }
 
+// CreditConfig is what this node asks and pays for blocks (spec §7.5). It opens no
+// tab: who wants to pay does that with `lode credit tab open`.
+type CreditConfig struct {
+	Price    uint64 `toml:"price"`     // asked, grains a GiB; 0 = nothing, and nobody is held back
+	MaxPrice uint64 `toml:"max_price"` // paid at most, grains a GiB; 0 = nothing
+	// Budget bounds what is signed away in a Period to all servers together,
+	// ServerBudget to one, in grains, whatever the tabs hold. A Budget of 0 pays
+	// nothing, a ServerBudget of 0 adds no bound.
+	Budget       uint64   `toml:"budget"`
+	ServerBudget uint64   `toml:"server_budget"`
+	Period       Duration `toml:"period"`
+	// ClaimWorth is how many times its fee a claim has to bring before it is sent;
+	// a tab that closes, or is used up, is claimed as soon as it brings anything.
+	// 0 = this node claims nothing by itself.
+	ClaimWorth uint64 `toml:"claim_worth"`
+}
+
 // LogConfig is read by the command line.
 type LogConfig struct {
 	Level  string `toml:"level"`  // debug, info, warn, error
@@ -215,6 +235,9 @@ func Defaults(i int) Config {
 		},
 		Collateral: CollateralConfig{Before: Duration(10 * 24 * time.Hour), CA: "processor"},
 		Log:        LogConfig{Level: "info", Format: "text"},
+		Credit: CreditConfig{
+			Price: 1_000_000, MaxPrice: 10_000_000, Budget: uint64(coin.LODE), Period: Duration(24 * time.Hour), ClaimWorth: 20,
+		},
 	}
 }
 
@@ -306,6 +329,16 @@ func (c Config) validate() error {
 		if b, err := hex.DecodeString(f); err != nil || len(b) != 6 {
 			return fmt.Errorf("collateral.fmspcs: %q: want 12 hexadecimal digits", f)
 		}
+	}
+	switch x := c.Credit; {
+	case credit.Price(x.Price).Check() != nil:
+		return fmt.Errorf("credit.price: %w", credit.Price(x.Price).Check())
+	case credit.Price(x.MaxPrice).Check() != nil:
+		return fmt.Errorf("credit.max_price: %w", credit.Price(x.MaxPrice).Check())
+	case x.Budget > 0 && time.Duration(x.Period) < time.Minute:
+		return fmt.Errorf("credit.period %v: want at least 1m", time.Duration(x.Period))
+	case x.ClaimWorth > 1_000_000:
+		return fmt.Errorf("credit.claim_worth %d: want at most 1000000", x.ClaimWorth)
 	}
 	switch c.Bitswap.Strategy {
 	case "enforce", "observe", "off":

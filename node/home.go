@@ -39,6 +39,7 @@ const (
 	dirBlocks   = "blocks"
 	dirSealed   = "sealed"
 	dirLedger   = "ledger"
+	dirReceipts = "receipts"
 	dirKeys     = "keys"
 )
 

@@ -15,6 +15,7 @@ type metrics struct {
 	deeds   *prometheus.CounterVec
 	reports *prometheus.CounterVec
 	answers *prometheus.CounterVec
+	claims  *prometheus.CounterVec
 }
 
 func newMetrics(c Chain, id peer.ID) *metrics {
@@ -29,8 +30,11 @@ func newMetrics(c Chain, id peer.ID) *metrics {
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "lode_node_answers_total", Help: "Answers to availability draws of this node's replicas, by outcome.",
 		}, []string{"outcome"}),
+		claims: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lode_node_claims_total", Help: "Claims of receipts that this node keeps, by outcome.",
+		}, []string{"outcome"}),
 	}
-	m.reg.MustRegister(m.deeds, m.reports, m.answers, newCollateralCollector(c), newChainCollector(c, id), collectors.NewGoCollector(),
+	m.reg.MustRegister(m.deeds, m.reports, m.answers, m.claims, newCollateralCollector(c), newChainCollector(c, id), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "lode_chain_height", Help: "Last committed height.",
@@ -90,3 +94,4 @@ func outcome(ok bool) string {
 func (m *metrics) deed(v verb, ok bool) { m.deeds.WithLabelValues(string(v), outcome(ok)).Inc() }
 func (m *metrics) report(ok bool)       { m.reports.WithLabelValues(outcome(ok)).Inc() }
 func (m *metrics) answer(ok bool)       { m.answers.WithLabelValues(outcome(ok)).Inc() }
+func (m *metrics) claim(ok bool)        { m.claims.WithLabelValues(outcome(ok)).Inc() }

@@ -124,6 +124,7 @@ type Node struct {
 	genesis  chain.Genesis // zero when Chain was given
 	keeper   *keeper       // nil on an edge
 	reporter *reporter     // nil on an edge
+	settler  *settler
 	metrics  *metrics
 	kind     string // of the prover's evidence
 
@@ -345,7 +346,7 @@ func (n *Node) openExchange() (err error) {
 	}
 	n.ex, err = bitswap.New(ctx, bitswap.Config{
 		Host: n.host, Blocks: served{n.store}, Routing: routers, Web: n.web(), Holders: n.holders, Score: n.prior, Owner: n.owner,
-		Ledger: ledger, Serve: n.c.Bitswap.serve(), Strategy: n.c.Bitswap.Strategy, Logger: n.log.With("room", "bitswap"), Registerer: n.metrics.reg,
+		Ledger: ledger, Receipts: n.receiptsConfig(), Serve: n.c.Bitswap.serve(), Strategy: n.c.Bitswap.Strategy, Logger: n.log.With("room", "bitswap"), Registerer: n.metrics.reg,
 	})
 	if err != nil {
 		return err
@@ -444,6 +445,7 @@ type owned struct {
 const priorsKept = 4096
 
 func (n *Node) openLoops() error {
+	n.settler = n.newSettler()
 	if n.prover == nil {
 		return nil
 	}

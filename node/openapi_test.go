@@ -68,6 +68,8 @@ var routes = map[string]route{
 	"POST prover/srd":            {"how many units of random data to keep until the node ends: {\"units\": N}", node.SRDAnswer{}, nil},
 	"POST prover/upgrade":        {"let the enclave hand over to another one in the next slot: {\"socket\": path, \"release\": …}", node.Upgrade{}, nil},
 	"POST prover/abandon":        {"call a hand-over off", node.Upgrade{}, nil},
+	"GET receipts":               {"receipts kept and signed, what peers owe, prices and budget", node.ReceiptsAnswer{}, nil},
+	"POST receipts/claim":        {"claim the receipts kept of a client now, or all: {\"client\": id}", node.ClaimsAnswer{}, nil},
 	"GET collateral":             {"Intel's collateral that the chain has", node.CollateralAnswer{}, nil},
 	"GET proof/accounts/{id}":    {"an account with a proof", node.ProofAnswer{}, nil},
 	"GET proof/nodes/{id}":       {"a node's record with a proof", node.ProofAnswer{}, nil},

@@ -74,7 +74,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 
 // loops are those of the role.
 func (n *Node) loops() map[string]func(context.Context) error {
-	out := map[string]func(context.Context) error{}
+	out := map[string]func(context.Context) error{"settler": n.settler.run}
 	if n.keeper != nil {
 		out["keeper"], out["reporter"] = n.keeper.run, n.reporter.run
 	}

@@ -42,6 +42,8 @@ type (
 	eraAnswer         = node.EraAnswer
 	creditAnswer      = node.CreditAnswer
 	tabsAnswer        = node.TabsAnswer
+	receiptsAnswer    = node.ReceiptsAnswer
+	claimsAnswer      = node.ClaimsAnswer
 
 	proposalsAnswer   = node.ProposalsAnswer
 	proposalAnswer    = node.ProposalAnswer

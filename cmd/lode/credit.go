@@ -31,7 +31,7 @@ priors of the rank, order of service under load, and turns for new orders; 'lode
 	})
 	tab := group(&cobra.Command{Use: "tab", Short: "put money aside for a server, or take it back"})
 	tab.AddCommand(c.tabOpenCmd(), c.tabCloseCmd())
-	cmd.AddCommand(tab, c.creditShowCmd(), c.claimCmd(), c.receiptCmd(), c.creditHistoryCmd())
+	cmd.AddCommand(tab, c.creditShowCmd(), c.claimCmd(), c.receiptCmd(), c.creditReceiptsCmd(), c.creditSettleCmd(), c.creditHistoryCmd())
 	return cmd
 }
 
