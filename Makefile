@@ -5,6 +5,7 @@ FUZZTIME ?= 30s
 SEEDS ?= 20
 BLOCKS ?= 1000
 ACCOUNTS ?= 300
+GAMES ?= 2000
 EGO ?= ego
 EGO_GO ?= ego-go
 
@@ -30,8 +31,9 @@ fuzz: ## each fuzz target for FUZZTIME
 		for f in $$(grep -rhoE '^func Fuzz[A-Za-z0-9_]*' $$t/*_test.go | cut -c6- | sort -u); do \
 			echo "$$t $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$t || exit 1; done; done
 
-sim: ## the whole chain simulated: SEEDS=20 BLOCKS=1000 ACCOUNTS=300
-	@go test -c -o bin/sim.test ./chain && cd chain && ../bin/sim.test -test.timeout 24h -test.v -test.run '^TestSimulation$$' -sim.seeds $(SEEDS) -sim.blocks $(BLOCKS) -sim.accounts $(ACCOUNTS)
+sim: ## the whole chain simulated, and colluders who look for a profit: SEEDS=20 BLOCKS=1000 ACCOUNTS=300 GAMES=2000
+	@go test -c -o bin/sim.test ./chain && cd chain && ../bin/sim.test -test.timeout 24h -test.v -test.run '^TestSimulation$$' -sim.seeds $(SEEDS) -sim.blocks $(BLOCKS) -sim.accounts $(ACCOUNTS) && \
+		../bin/sim.test -test.timeout 24h -test.v -test.run '^TestNoStrategyPays$$' -hunt.runs $(SEEDS) -hunt.games $(GAMES)
 
 demo: build ## the main job, end to end, checked
 	bin/lode demo

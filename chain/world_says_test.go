@@ -49,7 +49,7 @@ func (w *world) says(name string) Msg {
 		users:      "mmmmmmgsssttwwpcx",
 		treasuries: "mmmmgstx",
 		storers:    "wwwwgggmms",
-		validators: "sssswwwpm",
+		validators: "sssswwwppm",
 	}
 	r := users
 	for _, other := range roles {
@@ -136,9 +136,9 @@ func (w *world) stakes(name string) *gpos.Msg {
 	case 2:
 		return &gpos.Msg{BondExtra: &gpos.BondExtra{Amount: pick(rng, x, 1000)}}
 	case 3:
-		return &gpos.Msg{Unbond: &gpos.Unbond{Amount: pick(rng, x, 1000)}}
+		return &gpos.Msg{Unbond: &gpos.Unbond{Amount: pick(rng, x, 1000, 1000, 1000)}}
 	case 4:
-		return &gpos.Msg{Rebond: &gpos.Rebond{Amount: pick(rng, x, 1000)}}
+		return &gpos.Msg{Rebond: &gpos.Rebond{Amount: pick(rng, x, 1000, 1000, 1000)}}
 	case 5:
 		return &gpos.Msg{Withdraw: &gpos.Withdraw{}}
 	case 6, 7:
