@@ -130,17 +130,27 @@ func (l *ledger) load(p peer.ID) credit.Entry {
 
 // read returns what the disk says. An entry that cannot be read counts as none:
 // a broken ledger must not stop a fetch.
-func (l *ledger) read(p peer.ID) credit.Entry {
-	var e credit.Entry
-	raw, closer, err := l.db.Get([]byte(p))
-	if err != nil {
-		return e
-	}
-	defer closer.Close()
-	if l.dec.Unmarshal(raw, &e) != nil {
+func (l *ledger) read(p peer.ID) (e credit.Entry) {
+	ok, err := l.find(p, func(raw []byte) error { return l.dec.Unmarshal(raw, &e) })
+	if err != nil || !ok {
 		return credit.Entry{}
 	}
 	return e
+}
+
+// find calls with for the entry of p on disk, and reports whether there is one.
+// It asks the filters of all levels, which a plain Get of pebble does not: who is
+// not there, as strangers are, costs no read of what is.
+func (l *ledger) find(p peer.ID, with func(raw []byte) error) (ok bool, err error) {
+	it, err := l.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	if !it.SeekPrefixGE([]byte(p)) || string(it.Key()) != string(p) {
+		return false, it.Error()
+	}
+	return true, with(it.Value())
 }
 
 // groupMark begins the keys under which groups are booked; no peer ID begins so.
@@ -237,12 +247,12 @@ func (l *ledger) save(dirty map[peer.ID]credit.Entry) error {
 	defer b.Close()
 	added := 0
 	for _, p := range ids {
-		if _, old, err := l.db.Get([]byte(p)); err == nil {
-			old.Close()
-		} else if errors.Is(err, pebble.ErrNotFound) {
-			added++
-		} else {
+		old, err := l.find(p, func([]byte) error { return nil })
+		if err != nil {
 			return err
+		}
+		if !old {
+			added++
 		}
 		raw, err := l.enc.Marshal(dirty[p])
 		if err != nil {

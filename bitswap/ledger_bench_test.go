@@ -94,6 +94,9 @@ func BenchmarkLedgerOfAMillion(b *testing.B) { // spec §7.1
 	if n, err := l.count(); err != nil || n != ledgerMost-ledgerMost/8 {
 		b.Fatalf("%d entries beyond the bound, want %d: %v", n, ledgerMost-ledgerMost/8, err)
 	}
+	if err := l.close(); err != nil {
+		b.Fatal(err)
+	}
 	disk := int64(0)
 	if err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -105,9 +108,6 @@ func BenchmarkLedgerOfAMillion(b *testing.B) { // spec §7.1
 		}
 		return err
 	}); err != nil {
-		b.Fatal(err)
-	}
-	if err := l.close(); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportMetric(float64(fill.Nanoseconds())/1e3/ledgerMost, "fill-us")
