@@ -56,6 +56,7 @@ func (u *uplink) send(n int) {
 type straw struct {
 	up   *uplink
 	mute bool
+	slow time.Duration // for each chunk, on top of what the line takes
 
 	mu       sync.Mutex // guards the field below
 	deadline time.Time
@@ -64,6 +65,14 @@ type straw struct {
 
 func (s *straw) Write(b []byte) (int, error) {
 	if !s.mute {
+		s.mu.Lock()
+		left := time.Until(s.deadline)
+		s.mu.Unlock()
+		if s.slow > left {
+			time.Sleep(left)
+			return 0, os.ErrDeadlineExceeded
+		}
+		time.Sleep(s.slow)
 		s.up.send(len(b))
 		return len(b), nil
 	}
@@ -105,6 +114,7 @@ type crowd struct {
 type member struct {
 	weight uint64
 	mute   bool
+	slow   time.Duration
 	last   time.Time
 	worst  time.Duration
 	got    int
@@ -117,7 +127,7 @@ func newCrowd(t *testing.T, rate, size int) *crowd {
 	c.s = newServer(context.Background(), serveConfig{
 		limits: serverLimits(), blocks: everything{size: size}, lookers: lookersMost, log: slog.New(slog.DiscardHandler),
 		open: func(_ context.Context, p peer.ID) (sink, error) {
-			return &straw{up: up, mute: c.peers[p].mute, moved: make(chan struct{})}, nil
+			return &straw{up: up, mute: c.peers[p].mute, slow: c.peers[p].slow, moved: make(chan struct{})}, nil
 		},
 		connected: func(p peer.ID) bool {
 			c.mu.Lock()
@@ -230,6 +240,37 @@ func TestServerInACrowd(t *testing.T) {
 			}
 			c.s.mu.Unlock()
 			c.s.close() // and no goroutine, or the test does not end
+		})
+	}
+}
+
+// TestTheLeastRateOfAReader: who takes a chunk of 64 KiB within 10 s is served to
+// the end, however slow; who takes longer is given up though nobody else waits, and
+// is sent nothing for a while.
+func TestTheLeastRateOfAReader(t *testing.T) {
+	for slow, given := range map[time.Duration]bool{9 * time.Second: false, 11 * time.Second: true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrowd(t, 1<<30, 256<<10)
+			c.peers["p"] = &member{slow: slow, last: time.Now()}
+			c.ask("p", 3)
+			look := func() (failed uint64, banned bool, held int) {
+				c.s.mu.Lock()
+				defer c.s.mu.Unlock()
+				return c.s.q.count.failed, c.s.q.lines["p"].until > c.s.now(), c.s.q.held
+			}
+			time.Sleep(9500 * time.Millisecond)
+			if failed, _, held := look(); failed > 0 || held == 0 {
+				t.Fatalf("%v a chunk: %d messages failed, %d bytes held after 9.5 s", slow, failed, held)
+			}
+			time.Sleep(time.Second)
+			if failed, banned, held := look(); failed > 0 != given || banned != given || held > 0 == given {
+				t.Errorf("%v a chunk: %d messages failed, banned %v, %d bytes held after 10.5 s; want it given up: %v", slow, failed, banned, held, given)
+			}
+			time.Sleep(40 * time.Second)
+			if got := c.peers["p"].got; got > 0 == given {
+				t.Errorf("%v a chunk: %d bytes in 50 s", slow, got)
+			}
+			c.s.close()
 		})
 	}
 }
