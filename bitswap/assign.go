@@ -67,7 +67,7 @@ func (s *schedule) fill(f *file) {
 		p, hope := s.pick(w, f.ready.Len() > 0)
 		switch {
 		case p != nil && s.room(p, w):
-			s.ask(w, p, nil)
+			s.ask(w, p, s.choice(w, p, nil, 0))
 			s.second(w, p)
 		case hope:
 			full = append(full, w)
@@ -86,6 +86,51 @@ func (s *schedule) fill(f *file) {
 	for i := range f.cands {
 		f.cands[i].p.queued = 0
 	}
+	s.spread(f)
+}
+
+// spread gives those who have room what comes last, as long as they are done with
+// it before all that waits has come: the line of a peer that is nobody's first
+// choice is worth something too. What turns out to be needed sooner is hurried.
+func (s *schedule) spread(f *file) {
+	for f.ready.Len() > 1 {
+		w := f.ready.all[f.ready.Len()-1] // one of the last
+		long := s.backlog(f)
+		p := s.spare(w, long)
+		if p == nil {
+			return
+		}
+		f.ready.set(w, false)
+		s.ask(w, p, s.choice(w, p, nil, long))
+	}
+}
+
+// backlog is how long all who can be asked for f take for what they owe and for
+// what waits, in µs.
+func (s *schedule) backlog(f *file) int64 {
+	bytes, rate := uint64(f.ready.Len())*f.ready.first().size, uint64(0)
+	for i := range f.cands {
+		if p := f.cands[i].p; p.link == linkUp && !p.low && s.now >= p.until {
+			bytes, rate = bytes+p.inflight, rate+s.rate(p)
+		}
+	}
+	return int64(min(bytes*1_000_000/max(rate, 1), 60_000_000))
+}
+
+// spare is who of those with room would be done with w first, if that is within
+// the time.
+func (s *schedule) spare(w *want, within int64) (best *speer) {
+	for i := range w.f.cands {
+		c := &w.f.cands[i]
+		p := c.p
+		if p.low || p.probe || p.link != linkUp || !s.may(w, c) || !s.room(p, w) || s.finish(p, w.size) > within {
+			continue
+		}
+		if best == nil || s.finish(p, w.size) < s.finish(best, w.size) {
+			best = p
+		}
+	}
+	return best
 }
 
 // anyRoom reports whether a look at the queue can come to anything: somebody has
@@ -195,9 +240,9 @@ func (s *schedule) sooner(a, b *speer, size uint64) *speer {
 	return a
 }
 
-// ask records that p is asked for w, as a second peer if there is a trigger.
-func (s *schedule) ask(w *want, p *speer, t *Trigger) {
-	why, hedge := s.choice(w, p, t), t != nil
+// ask records that p is asked for w, which was chosen so.
+func (s *schedule) ask(w *want, p *speer, why *Choice) {
+	hedge := why.Kind == ChoiceHedge
 	a := ask{p: p, at: s.now, idle: len(p.asked) == 0, hedge: hedge}
 	if i := slices.IndexFunc(w.asks, func(old ask) bool { return old.p == p }); i >= 0 {
 		w.asks[i] = a

@@ -43,13 +43,14 @@ const (
 // A Choice is all that a choice of a peer for a block looked at. The same inputs
 // give the same choice: see [Choice.Replay].
 type Choice struct {
-	Kind       string `json:"kind"`    // best, newcomer (drawn by lot), need (nobody above the floor), hedge
+	Kind       string `json:"kind"`    // best, newcomer (drawn by lot), need (nobody above the floor), spare (has room, for what comes last), hedge
 	Size       uint64 `json:"bytes"`   // known or presumed of the block
 	FailMicros uint64 `json:"fail_us"` // what a failed try costs
 	Bids       []Bid  `json:"bids"`    // candidates in the order in which they are looked at; the first of equals wins
 	More       int    `json:"more"`    // candidates left out: beyond the first 16, none of them chosen
 
-	Trigger *Trigger `json:"trigger,omitempty"` // of ChoiceHedge
+	Backlog int64    `json:"backlog_us,omitempty"` // of ChoiceSpare: what the candidates take for all that they owe and that waits
+	Trigger *Trigger `json:"trigger,omitempty"`    // of ChoiceHedge
 }
 
 // The kinds of a Choice.
@@ -57,6 +58,7 @@ const (
 	ChoiceBest     = "best"
 	ChoiceNewcomer = "newcomer"
 	ChoiceNeed     = "need"
+	ChoiceSpare    = "spare"
 	ChoiceHedge    = "hedge"
 )
 
@@ -84,13 +86,17 @@ type Bid struct {
 // bidsKept bounds the bids of a Choice.
 const bidsKept = 16
 
-// choice returns what the choice of chosen for w looks at. It is called before
-// anything is changed by it.
-func (s *schedule) choice(w *want, chosen *speer, t *Trigger) *Choice {
-	hedge := t != nil
-	c := &Choice{Kind: ChoiceHedge, Size: w.size, FailMicros: s.par.FailMicros, Trigger: t, Bids: make([]Bid, 0, min(len(w.f.cands), bidsKept))}
-	if !hedge {
-		c.Kind = ChoiceBest
+// choice returns what the choice of chosen for w looks at: as a second peer if
+// there is a trigger, as one with room to spare if there is a backlog. It is
+// called before anything is changed by it.
+func (s *schedule) choice(w *want, chosen *speer, t *Trigger, backlog int64) *Choice {
+	c := &Choice{Kind: ChoiceBest, Size: w.size, FailMicros: s.par.FailMicros, Backlog: backlog, Trigger: t, Bids: make([]Bid, 0, min(len(w.f.cands), bidsKept))}
+	switch {
+	case t != nil:
+		c.Kind = ChoiceHedge
+	case backlog > 0:
+		c.Kind = ChoiceSpare
+	default:
 		if best, _ := s.pick(w, false); best != chosen {
 			c.Kind = ChoiceNewcomer
 		} else if chosen.low {
@@ -103,14 +109,14 @@ func (s *schedule) choice(w *want, chosen *speer, t *Trigger) *Choice {
 			c.More++
 			continue
 		}
-		c.Bids = append(c.Bids, s.bid(w, k, hedge))
+		c.Bids = append(c.Bids, s.bid(w, k, c.Kind))
 	}
 	return c
 }
 
-// bid returns what is known of k for w.
-func (s *schedule) bid(w *want, k *cand, hedge bool) Bid {
-	p := k.p
+// bid returns what is known of k for w in a choice of the kind.
+func (s *schedule) bid(w *want, k *cand, kind string) Bid {
+	p, hedge := k.p, kind == ChoiceHedge
 	b := Bid{
 		Peer: p.id, P: p.score.P, First: s.firstByte(p), Rate: s.rate(p), Queue: p.inflight + p.queued, Trip: p.flow.rtt, Open: max(p.flow.open, opening),
 		Low: p.low, Young: s.par.IsYoung(p.entry) && len(p.asked) == 0, Link: "none",
@@ -134,7 +140,7 @@ func (s *schedule) bid(w *want, k *cand, hedge bool) Bid {
 		b.Out = "asked already"
 	case hedge && p.silent > 0:
 		b.Out = "silent"
-	case hedge && len(p.asked) > 0 && (p.probe || !s.room(p, w)):
+	case hedge && len(p.asked) > 0 && (p.probe || !s.room(p, w)), kind == ChoiceSpare && (p.probe || !s.room(p, w)):
 		b.Out = "has no room"
 	}
 	b.Fail = int64((1_000_000 - min(b.P, 1_000_000)) * s.par.FailMicros / 1_000_000)
@@ -181,12 +187,15 @@ func (c Choice) Replay() peer.ID {
 		f.cands = append(f.cands, cand{p: p})
 	}
 	var p *speer
-	if c.Kind == ChoiceHedge {
+	switch c.Kind {
+	case ChoiceHedge:
 		p = s.other(w)
 		if t := c.Trigger; p != nil && t != nil && (t.Budget < c.Size || s.cost(p, c.Size) > t.Within()) {
 			p = nil
 		}
-	} else {
+	case ChoiceSpare:
+		p = s.spare(w, c.Backlog)
+	default:
 		p, _ = s.pick(w, c.Kind == ChoiceNewcomer)
 	}
 	if p == nil {

@@ -85,7 +85,7 @@ func TestChoicesReplay(t *testing.T) { // spec §7.2, §7.3
 			t.Errorf("of two below the floor %s was asked, by the explanation %s; want b", a.peer, got)
 		}
 	}
-	for _, k := range []string{ChoiceBest, ChoiceNewcomer, ChoiceNeed, ChoiceHedge, TriggerLate, TriggerSlow} {
+	for _, k := range []string{ChoiceBest, ChoiceNewcomer, ChoiceNeed, ChoiceSpare, ChoiceHedge, TriggerLate, TriggerSlow} {
 		if count[k] == 0 {
 			t.Errorf("no choice was of the kind %q: %v", k, count)
 		}

@@ -204,6 +204,11 @@ func (s *schedule) room(p *speer, w *want) bool {
 // owes already, or is to be asked for, comes first (spec §7.2).
 func (s *schedule) cost(p *speer, size uint64) int64 {
 	fail := int64((1_000_000 - min(p.score.P, 1_000_000)) * s.par.FailMicros / 1_000_000)
+	return fail + s.finish(p, size)
+}
+
+// finish is the same if p does not fail.
+func (s *schedule) finish(p *speer, size uint64) int64 {
 	queue := s.transfer(p, p.inflight+p.queued)
-	return fail + max(s.firstByte(p), queue) + s.transfer(p, p.inflight+p.queued+size) - queue
+	return max(s.firstByte(p), queue) + s.transfer(p, p.inflight+p.queued+size) - queue
 }

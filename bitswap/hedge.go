@@ -108,7 +108,7 @@ func (s *schedule) hedge(w *want, t Trigger) bool {
 	}
 	s.budget.spend(w.size)
 	w.copies++
-	s.ask(w, second, &t)
+	s.ask(w, second, s.choice(w, second, &t, 0))
 	return true
 }
 

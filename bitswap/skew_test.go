@@ -75,4 +75,7 @@ func TestAFarHolderDoesNotHoldUpANearOne(t *testing.T) { // spec §7.2
 	if took, alone := skewed().fetch(t, 32, whole...), int64(256*block)*sec/62_500_000; took > alone*11/10 {
 		t.Errorf("64 MiB took %d ms, the nearest alone would take %d ms", took/ms, alone/ms)
 	}
+	if took, both := skewed().fetch(t, 96, whole...), int64(256*block)*sec/(62_500_000+25_000_000); took > both*12/10 {
+		t.Errorf("64 MiB with much to choose from took %d ms, the two nearest together would take %d ms", took/ms, both/ms)
+	}
 }

@@ -136,7 +136,7 @@ var tooLong = map[string]string{
 // kinds are the reasons of a choice.
 var kinds = map[string]string{
 	bitswap.ChoiceBest: "least expected time", bitswap.ChoiceNewcomer: "a newcomer, by lot", bitswap.ChoiceNeed: "nobody better is left",
-	bitswap.ChoiceHedge: "best of the others",
+	bitswap.ChoiceSpare: "room to spare for what comes last", bitswap.ChoiceHedge: "best of the others",
 }
 
 // percent prints ppm.
