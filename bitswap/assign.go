@@ -201,13 +201,14 @@ func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
 	default:
 		return last, last != nil
 	}
-	if ahead && young != nil && best != nil && young != best && s.cost(young, w.size) <= farther*s.cost(best, w.size) && s.draw.Uint64()%1_000_000 < s.par.Explore {
+	if ahead && young != nil && best != nil && young != best && s.finish(young, w.size) <= farther*s.finish(best, w.size) && s.draw.Uint64()%1_000_000 < s.par.Explore {
 		return young, true
 	}
 	return best, true
 }
 
-// farther is how many times as long a newcomer may take that is explored.
+// farther is how many times as long a newcomer may take that is explored, if it
+// does not fail.
 const farther = 4
 
 // may reports whether the peer of c could be asked for w: it is not in
