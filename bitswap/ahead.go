@@ -16,11 +16,24 @@ const (
 	aheadSure  = 8 << 20  // bytes read in order after which the reader is taken to go on
 	aheadMost  = 16 << 20 // bytes ahead of one session
 	aheadAll   = 64 << 20 // bytes ahead of all of them
+	aheadSpan  = 1 << 20  // µs of reading, at the reader's own pace, that are enough
+	aheadVain  = 4 << 20  // bytes that may be fetched for nothing at once: readers jump, and leave
+	aheadPaid  = 20       // bytes read that make up for one of these
 	aheadLook  = 256      // links that one look goes through
 	leafMost   = 1 << 20  // bytes of a file that are taken for one block
 	inOrder    = 64       // how far parallel readers may be from one another, in links
 	spotsMost  = 64 << 10 // links that a session remembers
 )
+
+// A hoard is what all sessions hold ahead of their readers, and what has to be
+// read before more may be fetched in vain. It is guarded by Exchange.mu.
+type hoard struct {
+	held uint64 // on shelves or asked for
+	owed int64  // fetched, and never read, less what was paid for by reading
+}
+
+func (h *hoard) read(size uint64)   { h.owed = max(h.owed-int64(size/aheadPaid), 0) }
+func (h *hoard) wasted(size uint64) { h.owed += int64(size) }
 
 // A trail is where the reader of a session is in a graph, and what is fetched
 // ahead of it: along the links in the order of a reading from front to back, by
@@ -31,11 +44,12 @@ type trail struct {
 	spots map[cid.Cid]spot // links, by the block that they lead to
 	at    spot             // the first link that nobody asked for yet, as far as is known
 	run   uint64           // bytes read in order
+	begun int64            // when the first of them came, µs
 	most  uint64           // bytes of a file that the reader will read; 0 = not known
 	shelf map[cid.Cid]blocks.Block
 	asked map[cid.Cid]uint64 // wanted ahead, with the size presumed
 	bytes uint64             // on the shelf or asked for
-	all   *uint64            // the same of all sessions
+	all   *hoard             // of all sessions
 	tied  bool               // the end of the session clears the shelf
 }
 
@@ -156,42 +170,66 @@ func (t *trail) follows(s spot) bool {
 // hold adds to the bytes held, or takes away.
 func (t *trail) hold(n int) {
 	t.bytes += uint64(n)
-	*t.all += uint64(n)
+	t.all.held += uint64(n)
 }
 
 // jump forgets what is ahead, and returns what was asked for.
 func (t *trail) jump() []cid.Cid {
-	var cs []cid.Cid
-	for c := range t.asked {
-		cs = append(cs, c)
-	}
-	slices.SortFunc(cs, func(a, b cid.Cid) int { return slices.Compare(a.Bytes(), b.Bytes()) })
+	cs := t.halt()
 	t.run = 0
+	t.all.wasted(t.bytes)
 	t.hold(-int(t.bytes))
 	t.asked, t.shelf = nil, nil
 	return cs
 }
 
-// took notes that the reader got size bytes.
-func (t *trail) took(size uint64) { t.run += size }
+// halt returns what was asked for and has not come: the reader does not go on.
+func (t *trail) halt() []cid.Cid {
+	var cs []cid.Cid
+	for c := range t.asked {
+		cs = append(cs, c)
+	}
+	slices.SortFunc(cs, func(a, b cid.Cid) int { return slices.Compare(a.Bytes(), b.Bytes()) })
+	for _, c := range cs {
+		t.unwant(c)
+	}
+	return cs
+}
 
-// goal is how many bytes ahead of the reader may be fetched: by what it read in
-// order, or by what it says that it will read.
-func (t *trail) goal() uint64 {
+// took notes that the reader got size bytes.
+func (t *trail) took(now int64, size uint64) {
+	if t.run == 0 {
+		t.begun = now
+	}
+	t.run += size
+	t.all.read(size)
+}
+
+// goal is how many bytes are worth having ahead: what the reader says that it will
+// read, or more with each that it read in order, but none while readers that
+// jumped have left too much; and no more than it comes to in a second.
+func (t *trail) goal(now int64) (goal uint64) {
 	switch {
 	case t.most > 0:
-		return min(aheadMost, t.most-min(t.run, t.most))
+		goal = min(aheadMost, t.most-min(t.run, t.most))
+	case t.all.owed > aheadVain:
+		return 0
 	case t.run >= aheadSure:
-		return aheadMost
+		goal = aheadMost
+	default:
+		goal = t.run / aheadShare
 	}
-	return t.run / aheadShare
+	if took := uint64(max(now-t.begun, 1)); t.run > 0 && took > aheadSpan {
+		goal = min(goal, min(t.run, 1<<42)*aheadSpan/took)
+	}
+	return goal
 }
 
 // next lists what to fetch ahead: the links that follow, as far as the goal of the
 // session goes, and no more than leaves room bytes held. What a reader says that it
 // will read is of one file.
-func (t *trail) next(room uint64) (ps []piece, roots []cid.Cid) {
-	goal := t.goal()
+func (t *trail) next(now int64, room uint64) (ps []piece, roots []cid.Cid) {
+	goal := t.goal(now)
 	n, i := t.at.n, t.at.i
 	far, held := uint64(0), t.bytes
 	for range aheadLook {
@@ -265,7 +303,7 @@ func (s *session) lookAhead(ctx context.Context) {
 		return // nothing would ever clear the shelf
 	}
 	e.mu.Lock()
-	ps, roots := s.trail.next(s.trail.bytes + aheadAll - min(e.shelf, aheadAll))
+	ps, roots := s.trail.next(e.now(), s.trail.bytes+aheadAll-min(e.hoard.held, aheadAll))
 	e.mu.Unlock()
 	if len(ps) == 0 {
 		return
@@ -300,7 +338,7 @@ func (s *session) clear() {
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()
 	s.useless(s.trail.jump())
-	s.trail = trail{tied: true, all: &s.e.shelf}
+	s.trail = trail{tied: true, all: &s.e.hoard}
 	s.e.act()
 }
 

@@ -47,19 +47,19 @@ func graph(t *testing.T, subtrees int) (root blocks.Block, nodes []blocks.Block,
 
 func TestTrailGoesOnInReadOrderAcrossSubtrees(t *testing.T) {
 	root, nodes, leaves := graph(t, 3)
-	all := uint64(0)
+	var all hoard
 	tr := &trail{all: &all}
 	tr.saw(root, root.Cid())
 	tr.asks(nodes[0].Cid())
 	tr.saw(nodes[0], root.Cid())
-	if ps, _ := tr.next(aheadAll); len(ps) != 0 {
+	if ps, _ := tr.next(start, aheadAll); len(ps) != 0 {
 		t.Errorf("before anything was read: %d pieces ahead", len(ps))
 	}
 	for _, c := range leaves[:160] {
 		tr.asks(c)
-		tr.took(block)
+		tr.took(start, block)
 	}
-	ps, roots := tr.next(aheadAll)
+	ps, roots := tr.next(start, aheadAll)
 	if len(ps) < 15 || !ps[0].cid.Equals(leaves[160]) || !ps[13].cid.Equals(leaves[173]) || !ps[14].cid.Equals(nodes[1].Cid()) {
 		t.Fatalf("got %d pieces, want the rest of the subtree and then the next one", len(ps))
 	}
@@ -69,22 +69,105 @@ func TestTrailGoesOnInReadOrderAcrossSubtrees(t *testing.T) {
 		}
 		tr.want(p)
 	}
-	if again, _ := tr.next(aheadAll); len(again) != 0 {
+	if again, _ := tr.next(start, aheadAll); len(again) != 0 {
 		t.Errorf("asked twice for %d pieces", len(again))
 	}
 	tr.put(nodes[1])
 	tr.saw(nodes[1], root.Cid())
-	ps, _ = tr.next(aheadAll)
+	ps, _ = tr.next(start, aheadAll)
 	if len(ps) == 0 || !ps[0].cid.Equals(leaves[174]) {
 		t.Errorf("got %d pieces, want those of the next subtree", len(ps))
+	}
+	held := tr.bytes
+	if left := tr.halt(); len(left) == 0 || len(tr.asked) > 0 || tr.bytes >= held || tr.shelf[nodes[1].Cid()] == nil {
+		t.Errorf("a reader that leaves gives up %d pieces, %d of %d bytes stay", len(left), tr.bytes, held)
+	}
+	for _, p := range ps {
+		tr.want(p)
 	}
 	useless := tr.asks(leaves[120]) // behind: read again
 	if len(useless) != 0 {
 		t.Errorf("a step back within reach gives up %d pieces", len(useless))
 	}
 	useless = tr.asks(leaves[174+100]) // a jump
-	if len(useless) == 0 || tr.bytes != 0 || all != 0 {
-		t.Errorf("a jump gives up %d pieces and keeps %d bytes (%d over all)", len(useless), tr.bytes, all)
+	if len(useless) == 0 || tr.bytes != 0 || all.held != 0 {
+		t.Errorf("a jump gives up %d pieces and keeps %d bytes (%d over all)", len(useless), tr.bytes, all.held)
+	}
+}
+
+// TestASlowReaderHasASecondAhead: who plays a video has as much ahead as is played
+// in a second, however long that goes well; who reads as fast as the blocks come
+// has all there may be.
+func TestASlowReaderHasASecondAhead(t *testing.T) {
+	root, nodes, leaves := graph(t, 3)
+	for _, row := range []struct {
+		pause int64 // between blocks, µs
+		want  uint64
+	}{{0, aheadMost}, {block, 1 << 20}, {4 * block, 1 << 18}} { // a block in as many µs as it has bytes is 1 MB/s
+		var all hoard
+		tr := &trail{all: &all}
+		tr.saw(root, root.Cid())
+		for _, n := range nodes {
+			tr.asks(n.Cid())
+			tr.saw(n, root.Cid())
+		}
+		now := start
+		for _, c := range leaves[:80] {
+			tr.asks(c)
+			tr.took(now, block)
+			now += row.pause
+		}
+		bytes := uint64(0)
+		ps, _ := tr.next(now, aheadAll)
+		for _, p := range ps {
+			bytes += p.size
+		}
+		if bytes > row.want || bytes < row.want-row.want/8 {
+			t.Errorf("a block in %d ms: %d KiB ahead, want about %d", row.pause/ms, bytes>>10, row.want>>10)
+		}
+	}
+}
+
+// TestWhatIsFetchedInVainIsPaidFor: readers that jump again and again make us
+// fetch little more for nothing than is earned by what they read.
+func TestWhatIsFetchedInVainIsPaidFor(t *testing.T) {
+	root, nodes, leaves := graph(t, 200)
+	var all hoard
+	read, vain := uint64(0), uint64(0)
+	at := 0
+	tr := &trail{all: &all}
+	tr.saw(root, root.Cid())
+	for jump := range 300 {
+		at = (at + 61*174 + 5) % (len(leaves) - 200)
+		n := at / 174
+		tr.saw(nodes[n], root.Cid())
+		tr.saw(nodes[n+1], root.Cid())
+		for _, c := range leaves[at : at+24] {
+			if tr.get(c) == nil {
+				tr.unwant(c)
+			}
+			before := tr.bytes
+			if tr.asks(c); tr.bytes < before { // it jumped
+				vain += before
+			}
+			tr.took(start, block)
+			read += block
+			ps, _ := tr.next(start, aheadAll)
+			for _, p := range ps {
+				tr.want(p)
+				b, err := blocks.NewBlockWithCid(make([]byte, p.size), p.cid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tr.put(b)
+			}
+		}
+		if most := uint64(aheadVain + aheadMost + int(read/aheadPaid)); vain > most {
+			t.Fatalf("after %d jumps: %d MiB fetched in vain, %d read; want at most %d", jump, vain>>20, read>>20, most>>20)
+		}
+	}
+	if vain < read/(2*aheadPaid) {
+		t.Errorf("%d MiB in vain of %d read: the readers were not helped", vain>>20, read>>20)
 	}
 }
 
@@ -100,19 +183,19 @@ func TestAReaderThatSaysHowMuchItReadsIsFetchedAheadOfFromTheStart(t *testing.T)
 		most uint64
 		want int // leaves ahead of the first
 	}{{0, 0}, {1000, 0}, {block, 0}, {10 * block, 9}, {1 << 62, aheadMost / block}} {
-		all := uint64(0)
+		var all hoard
 		tr := &trail{all: &all, most: c.most}
 		tr.saw(dir, dir.Cid())
 		tr.asks(root.Cid())
 		tr.saw(root, dir.Cid())
 		tr.asks(nodes[0].Cid())
 		tr.saw(nodes[0], dir.Cid())
-		if ps, _ := tr.next(aheadAll); len(ps) != 0 && !ps[0].cid.Equals(leaves[0]) {
+		if ps, _ := tr.next(start, aheadAll); len(ps) != 0 && !ps[0].cid.Equals(leaves[0]) {
 			t.Errorf("%d bytes: %v is fetched ahead, which is another file", c.most, ps[0].cid)
 		}
 		tr.asks(leaves[0])
-		tr.took(block)
-		ps, _ := tr.next(aheadAll)
+		tr.took(start, block)
+		ps, _ := tr.next(start, aheadAll)
 		if len(ps) != c.want {
 			t.Errorf("%d bytes: %d pieces ahead, want %d", c.most, len(ps), c.want)
 		}
@@ -124,7 +207,7 @@ func TestTenGiBAreReadInTheMemoryOfAWindow(t *testing.T) {
 	// session holds, and what the scheduler has outstanding, stays within the bounds.
 	const subtrees = 240
 	root, nodes, leaves := graph(t, subtrees)
-	all := uint64(0)
+	var all hoard
 	tr := &trail{all: &all}
 	s := testSchedule()
 	s.holders(start, key(-1), []source{known("a", 20*ms), known("b", 30*ms), known("c", 40*ms), known("d", 50*ms)})
@@ -154,7 +237,7 @@ func TestTenGiBAreReadInTheMemoryOfAWindow(t *testing.T) {
 		if whole != nil {
 			tr.saw(whole, key(-1))
 		}
-		ps, _ := tr.next(aheadAll)
+		ps, _ := tr.next(start, aheadAll)
 		for _, p := range ps {
 			tr.want(p)
 			s.want(now, key(-1), p)
@@ -178,7 +261,7 @@ func TestTenGiBAreReadInTheMemoryOfAWindow(t *testing.T) {
 				tr.put(x)
 			}
 		}
-		tr.took(block)
+		tr.took(start, block)
 		out = 0
 		for _, p := range s.list {
 			out += p.inflight

@@ -125,7 +125,7 @@ type Exchange struct {
 	inLine    []*search            // that wait for their turn
 	searching int                  // that run
 	ahead     map[cid.Cid]*session // who has it fetched before anybody asks
-	shelf     uint64               // bytes fetched ahead, or being
+	hoard     hoard                // what is fetched ahead, or being
 	outs      map[peer.ID]*outbox
 	recent    *simplelru.LRU[cid.Cid, *record]   // blocks wanted lately
 	index     *simplelru.LRU[string, cid.Cid]    // multihash of a block → root of its file (spec §6.3)

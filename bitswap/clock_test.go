@@ -139,7 +139,7 @@ func TestClockMovesAWantOffASilentPeer(t *testing.T) { // spec §7.2, §7.3
 		msg := bsmsg.New(false)
 		msg.AddBlock(b)
 		e.mu.Lock()
-		e.waiting[b.Cid()] = []*request{{s: &session{alone: true}, rec: e.record(b.Cid()), left: map[cid.Cid]struct{}{b.Cid(): {}}, out: make(chan blocks.Block, 1), stop: func() {}}}
+		e.waiting[b.Cid()] = []*request{{s: &session{alone: true, trail: trail{all: &e.hoard}}, rec: e.record(b.Cid()), left: map[cid.Cid]struct{}{b.Cid(): {}}, out: make(chan blocks.Block, 1), stop: func() {}}}
 		if n := len(e.receive("slow", fromBoxo(msg))); n != 1 || !e.sched.idle() {
 			t.Errorf("%d blocks wanted, idle %v", n, e.sched.idle())
 		}

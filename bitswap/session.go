@@ -94,7 +94,7 @@ func (e *Exchange) NewSession(ctx context.Context) exchange.Fetcher {
 	e.mu.Lock()
 	rec := e.record(root)
 	e.mu.Unlock()
-	s := &session{e: e, ctx: ctx, root: root, sources: sourcesOf(ctx), rec: rec, trail: trail{all: &e.shelf, most: readOf(ctx)}}
+	s := &session{e: e, ctx: ctx, root: root, sources: sourcesOf(ctx), rec: rec, trail: trail{all: &e.hoard, most: readOf(ctx)}}
 	if e.cfg.Strategy != Enforce {
 		return &stockSession{session: s, fetcher: e.client.NewSession(ctx)}
 	}
@@ -112,7 +112,7 @@ func (e *Exchange) lone(ctx context.Context) exchange.Fetcher {
 		e.alone.Add(root, rec)
 	}
 	e.mu.Unlock()
-	s := &session{e: e, ctx: ctx, root: root, rec: rec, alone: true, trail: trail{all: &e.shelf}}
+	s := &session{e: e, ctx: ctx, root: root, rec: rec, alone: true, trail: trail{all: &e.hoard}}
 	if e.cfg.Strategy != Enforce {
 		return &stockSession{session: s, fetcher: e.client} // which ends its own session with the call
 	}
@@ -340,7 +340,7 @@ func (e *Exchange) deliver(r *request, b blocks.Block) {
 		return
 	}
 	delete(r.left, b.Cid())
-	r.s.trail.took(uint64(len(b.RawData())))
+	r.s.trail.took(e.now(), uint64(len(b.RawData())))
 	r.out <- b
 	if len(r.left) == 0 {
 		e.finish(r, nil)
@@ -380,6 +380,7 @@ func (e *Exchange) abandon(r *request, cause error) {
 	}
 	e.finish(r, cause)
 	if !e.closed {
+		r.s.useless(r.s.trail.halt()) // its reader has left, or jumped
 		e.sched.drop(e.now(), over...)
 		e.act()
 	}
