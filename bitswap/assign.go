@@ -309,15 +309,18 @@ func (s *schedule) impatient(f *file) {
 	}
 }
 
-// giveUp fails the wants of which everybody said that he has not got them.
+// giveUp fails the wants of which everybody said that he has not got them. One for
+// which somebody stays is not cancelled anywhere: who comes by the block sends it.
 func (s *schedule) giveUp() {
 	for _, f := range s.active {
 		for _, w := range slices.Clone(f.parked) {
-			if w.done || s.now-w.born < s.lim.GiveUp || !w.hopeless() {
+			if w.done || w.failed || s.now-w.born < s.lim.GiveUp || !w.hopeless() {
 				continue
 			}
 			s.out = append(s.out, action{kind: doFail, cid: w.cid})
-			s.end(w, nil)
+			if w.failed = true; !w.stays {
+				s.end(w, nil)
+			}
 		}
 		f.parked = slices.DeleteFunc(f.parked, func(w *want) bool { return w.done })
 	}

@@ -413,6 +413,9 @@ func (e *Exchange) act() {
 	for _, c := range missing {
 		e.fails(c)
 	}
+	if len(missing) > 0 {
+		e.act() // none of these is missing again
+	}
 	if len(orphans) > 0 {
 		e.fallBack(orphans)
 	}

@@ -429,3 +429,35 @@ func TestHoldersThatAppearLaterAreAsked(t *testing.T) { // a first copy is prove
 		t.Errorf("path %q, fallback %v; want a holder to win over the fallback", f.Path, f.Fallback)
 	}
 }
+
+// TestWhatNobodyHas: a caller is told soon, and one who wants to wait gets the
+// block when a peer that lacked it comes by it.
+func TestWhatNobodyHas(t *testing.T) {
+	bs := newStore()
+	h, theirs := stockPeer(t, bs)
+	b := blocks.NewBlock([]byte("not yet"))
+	ex := newExchange(t, bitswap.Config{Holders: held(b.Cid(), info(h))})
+	ctx := testContext(t)
+	got := make(chan error, 1)
+	go func() {
+		_, err := ex.GetBlock(bitswap.WithWait(ctx), b.Cid())
+		got <- err
+	}()
+	if _, err := ex.GetBlock(ctx, b.Cid()); !ipld.IsNotFound(err) {
+		t.Fatalf("got %v, want that nobody has it", err)
+	}
+	select {
+	case err := <-got:
+		t.Fatalf("who waits was told %v", err)
+	default:
+	}
+	if err := bs.Put(ctx, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := theirs.NotifyNewBlocks(ctx, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil {
+		t.Errorf("once it was there: %v", err)
+	}
+}

@@ -36,6 +36,7 @@ type piece struct {
 	size  uint64  // 0 = not known
 	under cid.Cid // the node that links to it; undefined = not known
 	ahead bool    // nobody waits for it yet
+	stays bool    // somebody waits for it even if nobody has it
 }
 
 type want struct {
@@ -51,6 +52,7 @@ type want struct {
 	searched bool      // the fallback has looked for others
 	found    []peer.ID // those that it found
 	denied   []peer.ID // those that said they have not got it
+	failed   bool      // those who do not stay were told that nobody has it
 	done     bool
 	at       int // place in the heap; -1 = in none
 }

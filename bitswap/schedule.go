@@ -101,7 +101,7 @@ const (
 	doFallback                       // the holders of cid fail, or there are none
 	doBook                           // an outcome for the ledger
 	doStall                          // peer was silent past its limit: for the metrics and the summary
-	doFail                           // nobody has cid
+	doFail                           // nobody has cid: the want is over, but for those who stay
 )
 
 // source is a candidate as the exchange names it.
@@ -168,6 +168,7 @@ func (s *schedule) want(now int64, root cid.Cid, ps ...piece) {
 	for _, x := range ps {
 		if w := s.wants[x.cid]; w != nil {
 			s.urge(w, x)
+			s.join(w, x)
 			continue
 		}
 		s.seq++
@@ -200,6 +201,15 @@ func (s *schedule) urge(w *want, x piece) {
 		w.f.ready.set(w, true)
 	}
 	s.hurry(w)
+}
+
+// join notes who else waits for w: one who stays keeps it open, one who does not is
+// told in his turn that nobody has it.
+func (s *schedule) join(w *want, x piece) {
+	w.stays = w.stays || x.stays
+	if w.failed && !x.stays {
+		w.failed, w.born = false, s.now
+	}
 }
 
 // drop ends wants that nobody waits for any more, or that were met elsewhere.

@@ -414,3 +414,24 @@ func TestWhatEverybodyLacksFailsSoon(t *testing.T) {
 		t.Errorf("got %q, idle %v; want it to fail", got, s.idle())
 	}
 }
+
+func TestWhoStaysIsServedByWhoComesByTheBlock(t *testing.T) {
+	s := testSchedule()
+	s.holders(start, key(0), []source{known("a", 20*ms)})
+	s.want(start, key(0), piece{cid: key(0), stays: true})
+	s.dontHave(start+20*ms, "a", key(0))
+	s.searched(start+100*ms, key(0))
+	s.take()
+	advance(s, start+3*sec)
+	if got := say(s.take()); !slices.Equal(got, []string{"fail 0"}) || s.idle() {
+		t.Errorf("got %q, idle %v; want it told once, not cancelled, and open", got, s.idle())
+	}
+	s.want(start+3*sec, key(0), pieces(key(0))...) // one who does not stay
+	advance(s, start+4*sec)
+	expect(t, s, "too soon")
+	advance(s, start+6*sec)
+	expect(t, s, "in his turn", "fail 0")
+	if wanted, asked := s.block(start+6*sec, "a", key(0), block); !wanted || !asked || !s.idle() {
+		t.Errorf("the block comes: wanted %v, asked %v, idle %v", wanted, asked, s.idle())
+	}
+}

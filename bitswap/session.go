@@ -19,6 +19,7 @@ type (
 	fileKey    struct{}
 	sourcesKey struct{}
 	readKey    struct{}
+	stayKey    struct{}
 )
 
 // WithFile returns a context under which blocks are asked for as parts of the
@@ -45,6 +46,15 @@ func readOf(ctx context.Context) uint64 {
 	n, _ := ctx.Value(readKey{}).(uint64)
 	return n
 }
+
+// WithWait returns a context under which a block that nobody has is waited for
+// until it ends: somebody may come by it, and then sends it. Without it, a fetch
+// of which all who could be asked have said that they have not got it, and of
+// which routing names nobody else, fails after two seconds with an error that
+// says so and wraps [ipld.ErrNotFound].
+func WithWait(ctx context.Context) context.Context { return context.WithValue(ctx, stayKey{}, true) }
+
+func staysFor(ctx context.Context) bool { return ctx.Value(stayKey{}) != nil }
 
 func fileOf(ctx context.Context) cid.Cid {
 	root, _ := ctx.Value(fileKey{}).(cid.Cid)
@@ -83,6 +93,7 @@ type request struct {
 	out   chan blocks.Block // room for all
 	done  bool
 	cause error
+	stays bool // by WithWait
 
 	sources []peer.AddrInfo
 }
@@ -181,7 +192,7 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 		}
 		keys = append(keys, c)
 	}
-	r := &request{s: s, rec: s.rec, left: left, out: make(chan blocks.Block, len(left))}
+	r := &request{s: s, rec: s.rec, left: left, out: make(chan blocks.Block, len(left)), stays: staysFor(ctx) || staysFor(s.ctx)}
 	r.ctx, r.stop = context.WithCancel(ctx)
 	if len(left) == 0 {
 		r.done = true
@@ -227,6 +238,7 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 	ps := make([]piece, len(keys))
 	for i, c := range keys {
 		ps[i] = s.piece(c)
+		ps[i].stays = r.stays
 	}
 	e.sched.want(e.now(), r.root, ps...)
 	e.rescue(r, keys)
@@ -386,11 +398,22 @@ func (e *Exchange) abandon(r *request, cause error) {
 	}
 }
 
-// fails ends what waits for c, which nobody has. The caller holds mu.
+// fails ends what waits for c, which nobody has, but for those who stay. The caller
+// holds mu, and calls act.
 func (e *Exchange) fails(c cid.Cid) {
-	reqs := e.waiting[c]
-	e.forget(c)
-	for _, r := range reqs {
+	var over, stay []*request
+	for _, r := range e.waiting[c] {
+		if r.stays {
+			stay = append(stay, r)
+		} else {
+			over = append(over, r)
+		}
+	}
+	if e.waiting[c] = stay; len(stay) == 0 {
+		e.forget(c)
+		e.sched.drop(e.now(), c)
+	}
+	for _, r := range over {
 		if delete(r.left, c); len(r.left) == 0 {
 			e.finish(r, fmt.Errorf("nobody has it: %w", ipld.ErrNotFound{Cid: c}))
 		}

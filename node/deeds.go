@@ -304,8 +304,9 @@ func (k *keeper) fetch(ctx context.Context, o order) (err error) {
 		return fmt.Errorf("begin: %w", err)
 	}
 	// The clock restarts with each block, so it bounds silence, not size; the
-	// other does not, and bounds the patience of those who wait for a place.
-	ctx = bitswap.WithSources(bitswap.WithFile(ctx, o.Root), k.sources(o))
+	// other does not, and bounds the patience of those who wait for a place. A source
+	// that has not got a block yet may still be adding it.
+	ctx = bitswap.WithWait(bitswap.WithSources(bitswap.WithFile(ctx, o.Root), k.sources(o)))
 	limit := time.Duration(k.c.FetchTimeout)
 	turn := time.AfterFunc(turnsOfSilence*limit, func() { cancel(errGaveWay) })
 	defer turn.Stop()
