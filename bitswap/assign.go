@@ -244,7 +244,7 @@ func (s *schedule) sooner(a, b *speer, size uint64) *speer {
 // ask records that p is asked for w, which was chosen so.
 func (s *schedule) ask(w *want, p *speer, why *Choice) {
 	hedge := why.Kind == ChoiceHedge
-	a := ask{p: p, at: s.now, idle: len(p.asked) == 0, hedge: hedge}
+	a := ask{p: p, at: s.now, idle: len(p.asked) == 0, hedge: hedge, expected: s.cost(p, w.size)}
 	if i := slices.IndexFunc(w.asks, func(old ask) bool { return old.p == p }); i >= 0 {
 		w.asks[i] = a
 	} else {

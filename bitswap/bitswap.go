@@ -182,6 +182,7 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 		fresh: lru[cid.Cid, time.Time](rootsKept), alone: lru[cid.Cid, *record](rootsKept),
 		holding: lru[peer.ID, struct{}](peersNoted), trouble: lru[peer.ID, Failure](peersNoted),
 	}
+	e.sched.shadow = cfg.Strategy == Observe
 	e.hot = e.keepHot()
 	e.epoch = e.started.UnixMicro()
 	e.tags = &tagger{tell: cfg.Host.ConnManager(), told: lru[peer.ID, int64](peersNoted)}
@@ -387,6 +388,10 @@ func (e *Exchange) spawn(f func()) {
 
 // act does what the scheduler decided. The caller holds mu; nothing here waits.
 func (e *Exchange) act() {
+	if e.cfg.Strategy == Observe {
+		e.observe()
+		return
+	}
 	var orphans, missing []cid.Cid
 	for _, a := range e.sched.take() {
 		switch a.kind {
@@ -419,6 +424,11 @@ func (e *Exchange) act() {
 	if len(orphans) > 0 {
 		e.fallBack(orphans)
 	}
+	e.wake()
+}
+
+// wake starts the scheduler's clock if anything is open. The caller holds mu.
+func (e *Exchange) wake() {
 	if !e.sched.idle() {
 		select {
 		case e.kick <- struct{}{}:

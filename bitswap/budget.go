@@ -40,6 +40,9 @@ func (b *budget) spend(size uint64) bool {
 	return true
 }
 
+// refund gives back what was set aside.
+func (b *budget) refund(size uint64) { b.spare = min(b.spare+int64(size), b.most) }
+
 // cancelled notes that p was told to keep c, for which size was set aside if
 // paid.
 func (b *budget) cancelled(p *speer, c cid.Cid, size uint64, until int64, paid bool) {
@@ -76,7 +79,7 @@ func (b *budget) tick(now int64) {
 			return false
 		}
 		if x.paid {
-			b.spare = min(b.spare+int64(x.size), b.most)
+			b.refund(x.size)
 		}
 		return true
 	})

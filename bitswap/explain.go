@@ -38,6 +38,9 @@ const (
 	StepStall     = "stall"     // the peer was passed over: silent for too long
 	StepFailed    = "failed"    // something went wrong with the peer, or with a call
 	StepFallback  = "fallback"  // boxo's client was asked to help
+
+	StepWouldAsk   = "would-ask"   // where we only observe: what would have been asked
+	StepWouldHedge = "would-hedge" // and of whom else, later
 )
 
 // A Choice is all that a choice of a peer for a block looked at. The same inputs

@@ -58,12 +58,14 @@ type want struct {
 }
 
 type ask struct {
-	p       *speer
-	at      int64
-	idle    bool // nothing else was asked of the peer
-	hedge   bool
-	state   askState
-	changed int64
+	p     *speer
+	at    int64
+	idle  bool // nothing else was asked of the peer
+	hedge bool
+	state askState
+
+	expected int64 // that it would take, µs
+	changed  int64
 }
 
 type askState uint8

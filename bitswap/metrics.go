@@ -26,6 +26,7 @@ import (
 //	lode_bitswap_observed_total{from}      blocks that the stock client got where ours only observes: from whom we
 //	                                       would have asked first, another holder, somebody else, or for a file of no holder (unknown)
 //	lode_bitswap_observed_expected_seconds_total  what we expected of whom we would have asked first, but for the last kind
+//	lode_bitswap_observed_decisions_total{what}  blocks that we would have asked for (would-ask), and of second peers (would-hedge)
 //	lode_bitswap_observed_took_seconds_total      what the stock client took for the same blocks
 //	lode_bitswap_strategy{strategy}        1 for the strategy of this exchange
 //	lode_bitswap_first_block_seconds       from the start of a fetch to its first block
@@ -36,7 +37,7 @@ type metrics struct {
 	wants, duplicates, unwanted, sent,
 	stalls, asks, hedges, fallbacks prometheus.Counter
 	blocks, bytes, outcomes, dials,
-	routers, web, observed *prometheus.CounterVec
+	routers, web, observed, would *prometheus.CounterVec
 	expected, took prometheus.Counter
 	first          prometheus.Histogram
 	all            []prometheus.Collector
@@ -67,6 +68,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.outcomes = vec("outcomes_total", "Requests by outcome.", "kind", "duty")
 	m.routers = vec("routers_total", "Questions to routers, by answer.", "router", "result")
 	m.observed = vec("observed_total", "Blocks got by the stock client, by what we would have done.", "from")
+	m.would = vec("observed_decisions_total", "What we would have asked of peers, where we only observe.", "what")
 	m.expected = one("observed_expected_seconds_total", "Time expected of whom we would have asked first.")
 	m.took = one("observed_took_seconds_total", "Time that the stock client took for the same blocks.")
 	m.web = vec("http_total", "Requests to HTTP providers, by answer.", "result")

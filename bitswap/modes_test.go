@@ -59,6 +59,10 @@ func TestObserveCountsWhatItWouldHaveDone(t *testing.T) {
 		if got := counted(t, reg, "lode_bitswap_observed_total", label); got != float64(f.Blocks) || f.Path != "fallback" {
 			t.Errorf("%s: %v of %d blocks are counted, path %q", label, got, f.Blocks, f.Path)
 		}
+		would := counted(t, reg, "lode_bitswap_observed_decisions_total", bitswap.StepWouldAsk)
+		if known != (would == float64(f.Blocks)) || !known && would > 0 {
+			t.Errorf("%s: would have asked for %v of %d blocks", label, would, f.Blocks)
+		}
 		expected, took := counted(t, reg, "lode_bitswap_observed_expected_seconds_total"), counted(t, reg, "lode_bitswap_observed_took_seconds_total")
 		if known != (expected > 0 && took > 0) {
 			t.Errorf("%s: %v s expected, %v s taken", label, expected, took)

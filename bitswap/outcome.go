@@ -91,6 +91,13 @@ func (s *schedule) lost(w *want, a *ask, met bool) {
 	p := a.p
 	paid := w.copies > 0
 	w.copies--
+	if s.shadow { // it would have come from p as soon as it did
+		p.heard, p.told = s.now, s.now
+		if paid {
+			s.budget.refund(w.size)
+		}
+		return
+	}
 	s.budget.cancelled(p, w.cid, w.size, s.mayCome(p, w), paid)
 	silent := met && p.heard <= a.at && s.now-a.at > s.due(p)
 	if silent && !a.hedge {

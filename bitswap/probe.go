@@ -165,5 +165,10 @@ func (e *Exchange) overhear(from peer.ID, msg *inbound) {
 	for _, b := range msg.Blocks() {
 		e.probed(from, b)
 	}
-	e.denied(from, msg.DontHaves())
+	not := msg.DontHaves()
+	e.denied(from, not)
+	if e.cfg.Strategy == Observe {
+		e.sched.dontHave(e.now(), from, not...)
+		e.observe()
+	}
 }

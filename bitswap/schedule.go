@@ -73,6 +73,7 @@ type schedule struct {
 	heard  int64     // when anybody last said anything useful
 	looked int64     // when the clock was last looked at
 	latest [2]answer // the latest asks that were answered, of two peers
+	shadow bool      // nothing decided is done: that a peer does not answer says nothing of it
 }
 
 // An answer tells that what peer was asked at a time has come.
@@ -234,7 +235,9 @@ func (s *schedule) tick(now int64) {
 		if lapse > 0 { // we did not run, so nobody could be heard
 			p.heard, p.told = min(p.heard+lapse, now), min(p.told+lapse, now)
 		}
-		s.watch(p)
+		if !s.shadow {
+			s.watch(p)
+		}
 	}
 	for _, p := range s.list { // when it is clear who is passed over
 		s.help(p)

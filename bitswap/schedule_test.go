@@ -435,3 +435,20 @@ func TestWhoStaysIsServedByWhoComesByTheBlock(t *testing.T) {
 		t.Errorf("the block comes: wanted %v, asked %v, idle %v", wanted, asked, s.idle())
 	}
 }
+
+func TestAShadowBlamesNobody(t *testing.T) { // spec §7.3
+	s := testSchedule()
+	s.shadow = true
+	s.holders(start, key(0), []source{known("a", 20*ms), known("b", 50*ms)})
+	s.want(start, key(0), pieces(key(0))...)
+	expect(t, s, "want", "ask a 0")
+	advance(s, start+2*sec)
+	expect(t, s, "nothing comes", "hedge b 0") // and nobody is passed over for it
+	s.block(start+2*sec, "stranger", key(0), block)
+	expect(t, s, "it came elsewhere")
+	if want := int64(s.lim.HedgeStart + block/s.lim.HedgePart); !s.idle() || s.budget.spare != want {
+		t.Errorf("idle %v, %d bytes may come twice, want %d", s.idle(), s.budget.spare, want)
+	}
+	s.want(start+2*sec, key(0), pieces(key(1))...)
+	expect(t, s, "the next", "ask a 1")
+}
