@@ -29,6 +29,7 @@ var demoSteps = []struct {
 	{"add", "add a real tree as the user, served from the user's own host", "a file is changed before it is added", (*demo).add},
 	{"order", "order storage: nodes fetch, seal, prove; the order goes live", "the user's host is killed before the order", (*demo).order},
 	{"fetch", "fetch everything through the edge, from the holders by the chain", "all holders send corrupt blocks", (*demo).fetch},
+	{"credit", "what the edge signed becomes money and credit of those who served", "the edge opens no tab", (*demo).credit},
 	{"faults", "stop one holder, make another answer DONT_HAVE, fetch through a cold edge", "neither fault is set", (*demo).faults},
 	{"collect", "pay the holders, look at all books", "half of the validators are killed first", (*demo).collect},
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/lode-node/lode/coin"
 )
 
-// collect is step 6.
+// collect is step 7.
 func (d *demo) collect(ctx context.Context) error {
 	if err := d.wait(ctx, "what the holders earned has vested", 120*time.Second, d.vested); err != nil {
 		return err

@@ -24,6 +24,9 @@ func (d *demo) fetch(ctx context.Context) error {
 			}
 		}
 	}
+	if err := d.openTabs(ctx); err != nil {
+		return err
+	}
 	var err error
 	d.warm, err = d.fetchAll(ctx, d.edge())
 	if err := d.check(fmt.Sprintf("all %s came through the edge as they are in the source", word(len(d.want), "file", "files")), err); err != nil {
@@ -81,7 +84,7 @@ func (d *demo) fault(ctx context.Context, m member, name string, on bool) error 
 	return d.client(m).post(ctx, "/debug/fault", "application/json", b, nil)
 }
 
-// faults is step 5. The second edge is up before the holders fail, because a holder that is gone stands on chain for a slot
+// faults is step 6. The second edge is up before the holders fail, because a holder that is gone stands on chain for a slot
 // only, and it is then that a reader meets it.
 func (d *demo) faults(ctx context.Context) error {
 	if err := d.secondEdge(ctx); err != nil {

@@ -23,6 +23,9 @@ type networkPlan struct {
 	Storage    int    // nodes that store and validate, with equal bonds
 	Edges      int
 	SlotBlocks int64 // zero: as preset
+
+	// Price is what storage nodes ask for a GiB, and edges pay as far as somebody opens tabs for them; zero: nobody asks.
+	Price coin.Amount
 }
 
 // Money of a devnet. Bonds are small, because what they may be is bounded by what little a devnet's disks prove: a
@@ -40,6 +43,7 @@ type network struct {
 	Members []member // storage nodes first, then edges
 	User    keyInfo
 	Home    string // of the user
+	price   coin.Amount
 	claims  []*os.File
 }
 
@@ -65,7 +69,7 @@ func makeNetwork(plan networkPlan) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &network{Dir: plan.Dir, Home: filepath.Join(plan.Dir, "user"), claims: claims}
+	n := &network{Dir: plan.Dir, Home: filepath.Join(plan.Dir, "user"), price: plan.Price, claims: claims}
 	for i := range plan.Storage + plan.Edges {
 		role, name := node.RoleStorage, fmt.Sprintf("n%d", i)
 		if i >= plan.Storage {
@@ -133,6 +137,11 @@ func (n *network) member(offset int, name, role string) (member, error) {
 	}
 	cfg := node.Defaults(offset)
 	cfg.Role = role
+	if role == node.RoleStorage {
+		cfg.Credit.Price = uint64(n.price)
+	} else {
+		cfg.Credit.MaxPrice, cfg.Credit.Budget = uint64(n.price), uint64(demoPurse)
+	}
 	return member{Name: name, ID: id, Role: role, Home: home, Gateway: "http://" + cfg.Gateway.Listen, Socket: filepath.Join(home, "api.sock"),
 		cometID: c.Peer, vote: c.Consensus, config: cfg}, nil
 }
