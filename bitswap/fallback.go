@@ -38,6 +38,11 @@ const (
 	joinMax     = time.Second
 	searchAgain = time.Second // doubles up to searchMost
 	searchMost  = time.Minute
+
+	// After askAgain without a block boxo's client is asked again, by a session of
+	// its own; doubles up to askMost.
+	askAgain = 5 * time.Second
+	askMost  = time.Minute
 )
 
 // A fallen is what a session knows beyond the holders, guarded by Exchange.mu.
@@ -173,17 +178,38 @@ func (e *Exchange) askStock(r *request, keys []cid.Cid) {
 		return
 	}
 	r.rec.try(triedStock).Asked += uint64(len(fresh))
-	var f exchange.Fetcher = e.client // for a single call: it ends its own session with it
+	if !r.s.alone && r.s.fallen.stock == nil {
+		r.s.fallen.stock = e.client.NewSession(r.s.ctx)
+	}
+	e.drained(r, fresh)
+	e.renew(r, fresh, askAgain)
+}
+
+// drained has the stock session of r fetch keys; that of a single call is the
+// client's own, and ends with it. The caller holds mu.
+func (e *Exchange) drained(r *request, keys []cid.Cid) {
+	var f exchange.Fetcher = e.client
 	if !r.s.alone {
-		if r.s.fallen.stock == nil {
-			r.s.fallen.stock = e.client.NewSession(r.s.ctx)
-		}
 		f = r.s.fallen.stock
 	}
 	e.stock.Add(1)
 	e.spawn(func() {
 		defer e.stock.Add(-1)
-		e.drain(r.ctx, f, fresh)
+		e.drain(r.ctx, f, keys)
+	})
+}
+
+// renew asks anew for those of keys that are still missing after wait, and again
+// after twice as long. The cancel of one session of boxo's client can take
+// another's want with it, which nobody notices: only a session that has not asked
+// yet sends it again. The caller holds mu.
+func (e *Exchange) renew(r *request, keys []cid.Cid, wait time.Duration) {
+	e.after(wait, r, keys, func(r *request, rest []cid.Cid) {
+		if !r.s.alone {
+			r.s.fallen.stock = e.client.NewSession(r.s.ctx)
+		}
+		e.drained(r, rest)
+		e.renew(r, rest, min(2*wait, askMost))
 	})
 }
 
