@@ -123,10 +123,10 @@ func (e *Exchange) take(s libnet.Stream) {
 	}
 	defer e.heard.leave(s)
 	e.heard.met(s)
-	defer e.heard.left(s)
 	err := e.read(s, s.Conn().RemotePeer())
+	e.heard.left(s)
 	if err == nil {
-		go closeSink(s, openWait)
+		closeSink(s, openWait)
 		return
 	}
 	_ = s.Reset() // it is of no use either way

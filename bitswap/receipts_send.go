@@ -10,6 +10,8 @@ import (
 
 	libnet "github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
 
 	"github.com/lode-node/lode/credit"
 )
@@ -211,12 +213,12 @@ var errNoReceipts = errors.New("the server asks for no receipts")
 // talk greets, reads terms, and then sends what is signed while another goroutine
 // reads what is kept.
 func (r *receipts) talk(ctx context.Context, x *paySend, opened int64) error {
-	if !r.speaks(x.p) {
-		return refuse(refusedPrice, "%v", errNoReceipts)
-	}
 	open, cancel := context.WithTimeout(libnet.WithNoDial(ctx, "receipts go to who serves us now"), receiptWait)
 	defer cancel()
 	s, err := r.host.NewStream(open, x.p, receiptID)
+	if errors.As(err, new(multistream.ErrNotSupported[protocol.ID])) {
+		return errNoReceipts // what the peerstore says may be old, or not be there yet
+	}
 	if err != nil {
 		return fmt.Errorf("open a stream of receipts: %w", err)
 	}
@@ -251,12 +253,6 @@ func (r *receipts) talk(ctx context.Context, x *paySend, opened int64) error {
 	_ = s.Reset() // ends whoever reads it
 	<-done
 	return err
-}
-
-// speaks reports whether p said that it takes receipts.
-func (r *receipts) speaks(p peer.ID) bool {
-	known, err := r.host.Peerstore().SupportsProtocols(p, receiptID)
-	return err == nil && len(known) > 0
 }
 
 // agree takes the server's terms, or its refusal.
