@@ -121,8 +121,7 @@ const (
 	CodeShort     uint32 = 6  // less money than needed
 	CodeSize      uint32 = 7  // too many bytes
 	CodeFee       uint32 = 8  // the fee costs more than the sender allows
-	CodeNotBuilt  uint32 = 9  // the rule is not implemented
-	CodeRefused   uint32 = 10 // a rule of the protocol says no
+	CodeRefused   uint32 = 10 // a rule of the protocol says no; 9 is no code's, old blocks may have it
 	CodeReport    uint32 = 11 // a free report that is not due: other slot, second one, no node
 	CodeAbsent    uint32 = 12 // what is named does not exist
 	CodeStopped   uint32 = 13 // this node makes no blocks now; never in a block
@@ -165,8 +164,6 @@ func codeAndText(err error) (uint32, string) {
 		return CodeOK, ""
 	case errors.As(err, &e):
 		return e.Code, err.Error()
-	case errors.Is(err, mpow.ErrNotImplemented):
-		return CodeNotBuilt, err.Error()
 	case errors.Is(err, coin.ErrShort):
 		return CodeShort, err.Error()
 	}

@@ -58,7 +58,6 @@ type world struct {
 	trace  []string       // what happened last
 	done   map[string]int // by verb
 	failed map[string]int
-	absent map[string]int // refused as not built
 	events map[string]int
 }
 
@@ -102,7 +101,7 @@ func newWorld(t *testing.T, seed uint64, accounts int, quotes quoteCheck) *world
 		disk:  [2]*vfs.MemFS{vfs.NewCrashableMem(), vfs.NewCrashableMem()},
 		roles: map[role][]string{}, nodes: map[string]*worldNode{},
 		keys: map[string]crypto.PrivKey{}, ids: map[string]peer.ID{}, names: map[peer.ID]string{},
-		nonces: map[string]uint64{}, done: map[string]int{}, failed: map[string]int{}, absent: map[string]int{}, events: map[string]int{},
+		nonces: map[string]uint64{}, done: map[string]int{}, failed: map[string]int{}, events: map[string]int{},
 	}
 	seats := min(16, max(4, accounts/10))
 	for i := range seats {

@@ -51,7 +51,7 @@ func reply(status int, v any) http.HandlerFunc {
 
 // A refusal keeps its identity and its words across the socket.
 func TestErrorsCrossTheSocket(t *testing.T) {
-	for _, want := range []error{mpow.ErrAbsent, mpow.ErrFull, mpow.ErrUnsealable, mpow.ErrIncomplete, mpow.ErrHead, mpow.ErrSlot, mpow.ErrNotImplemented} {
+	for _, want := range []error{mpow.ErrAbsent, mpow.ErrFull, mpow.ErrUnsealable, mpow.ErrIncomplete, mpow.ErrHead, mpow.ErrSlot} {
 		said := errors.Join(errors.New("a sentence"), want)
 		c := answering(t, reply(422, mpow.FailureOf(said)))
 		_, err := c.Info(t.Context())

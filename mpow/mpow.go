@@ -13,7 +13,6 @@ package mpow
 
 import (
 	"crypto/sha256"
-	"errors"
 	"fmt"
 )
 
@@ -38,15 +37,6 @@ const (
 	MaxAccount   = 128       // bytes of an account
 	MaxChainID   = 50        // bytes of a chain id, as in CometBFT
 )
-
-// ErrNotImplemented is wrapped by what the spec describes and this code does
-// not do; the error's text names the section.
-var ErrNotImplemented = errors.New("not implemented")
-
-// NotImplemented returns the error for what the given section describes.
-func NotImplemented(section string) error {
-	return fmt.Errorf("%w (spec §%s)", ErrNotImplemented, section)
-}
 
 // Params are the numbers of §1.5 that these rules read. Slots and blocks are
 // counts, sizes are bytes.

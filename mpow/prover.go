@@ -176,7 +176,7 @@ var failures = []struct {
 	err  error
 }{
 	{"absent", ErrAbsent}, {"full", ErrFull}, {"unsealable", ErrUnsealable}, {"incomplete", ErrIncomplete},
-	{"head", ErrHead}, {"slot", ErrSlot}, {"not-implemented", ErrNotImplemented},
+	{"head", ErrHead}, {"slot", ErrSlot},
 }
 
 // FailureOf returns how err travels.
