@@ -23,24 +23,19 @@ type inbound struct {
 // Blocks returns the blocks, each under the CID that its bytes hash to.
 func (m *inbound) Blocks() []blocks.Block { return m.blocks }
 
-// Haves returns the CIDs that the peer says it has.
-func (m *inbound) Haves() []cid.Cid { return m.present(pb.Message_Have) }
-
 // DontHaves returns the CIDs that the peer says it has not.
-func (m *inbound) DontHaves() []cid.Cid { return m.present(pb.Message_DontHave) }
-
-// PendingBytes returns what the peer says it has still to send us.
-func (m *inbound) PendingBytes() int32 { return m.pending }
-
-func (m *inbound) present(t pb.Message_BlockPresenceType) []cid.Cid {
+func (m *inbound) DontHaves() []cid.Cid {
 	var out []cid.Cid
 	for _, p := range m.presences {
-		if p.Type == t {
+		if p.Type == pb.Message_DontHave {
 			out = append(out, p.Cid)
 		}
 	}
 	return out
 }
+
+// PendingBytes returns what the peer says it has still to send us.
+func (m *inbound) PendingBytes() int32 { return m.pending }
 
 // boxo returns the message as boxo's client and server take it.
 func (m *inbound) boxo() bsmsg.BitSwapMessage {

@@ -88,11 +88,6 @@ func (p Params) EraOf(height int64) gpos.Era {
 	return gpos.Era(height / (p.Mpow.SlotBlocks * p.EraSlots))
 }
 
-// EraStart returns the first height of an era; era 0 begins at height 1 (spec §1.4).
-func (p Params) EraStart(e gpos.Era) int64 {
-	return max(1, int64(e)*p.Mpow.SlotBlocks*p.EraSlots)
-}
-
 // startsSlot reports whether height is the first block of a slot that takes
 // reports; slot 0 takes none (spec §1.4).
 func (p Params) startsSlot(height int64) bool { return height%p.Mpow.SlotBlocks == 0 }

@@ -65,15 +65,15 @@ func TestDecodeTakesOneEncodingOnly(t *testing.T) {
 
 func TestNodeRecordRoundTrip(t *testing.T) {
 	n := node(t, params(t), file("a", 10))
-	data, err := n.Encode()
+	data, err := mpow.Encode(n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, err := mpow.DecodeNode(data)
-	if err != nil || !reflect.DeepEqual(back, n) {
+	var back mpow.Node
+	if err := mpow.Decode(data, &back); err != nil || !reflect.DeepEqual(back, n) {
 		t.Fatalf("got %+v, %v", back, err)
 	}
-	if _, err := mpow.DecodeNode(data[1:]); err == nil {
+	if err := mpow.Decode(data[1:], &back); err == nil {
 		t.Error("half a record was taken")
 	}
 }
@@ -97,17 +97,17 @@ func FuzzReport(f *testing.F) {
 }
 
 func FuzzNode(f *testing.F) {
-	data, err := node(f, params(f), file("a", 1)).Encode()
+	data, err := mpow.Encode(node(f, params(f), file("a", 1)))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		n, err := mpow.DecodeNode(data)
-		if err != nil {
+		var n mpow.Node
+		if mpow.Decode(data, &n) != nil {
 			return
 		}
-		again, err := n.Encode()
+		again, err := mpow.Encode(n)
 		if err != nil || !bytes.Equal(again, data) {
 			t.Fatalf("% x came back as % x, %v", data, again, err)
 		}

@@ -78,18 +78,6 @@ func (p Params) Ended(n Node, slot Slot) bool {
 	return slot > n.AttestedUntil+Slot(p.GraceSlots)
 }
 
-// Encode returns the record as it is stored.
-func (n Node) Encode() ([]byte, error) { return encode(n) }
-
-// DecodeNode reads a stored record.
-func DecodeNode(data []byte) (Node, error) {
-	var n Node
-	if err := decode(data, &n); err != nil {
-		return Node{}, fmt.Errorf("node record: %w", err)
-	}
-	return n, nil
-}
-
 // A Register offers an enclave key for an account (spec §3.2). The account is
 // the sender of the message; the evidence binds it.
 type Register struct {

@@ -233,7 +233,3 @@ func (a Amendment) Check() error {
 	}
 	return a.Allow.Check()
 }
-
-// Tightens reports whether a can only keep enclaves out: what an emergency vote
-// may do (spec §8.1).
-func (a Amendment) Tightens() bool { return a.Deny != nil }

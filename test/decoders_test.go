@@ -30,7 +30,6 @@ var fuzzed = map[string]string{
 	"mpow.decode":                  "FuzzReport",
 	"mpow.decodeAs":                "FuzzMsg",
 	"mpow.DecodeCall":              "FuzzCalls",
-	"mpow.DecodeNode":              "FuzzNode",
 	"mpow.LtHash.UnmarshalBinary":  "FuzzNode",
 	"mpow.Account.UnmarshalBinary": "FuzzMsg",
 	"mpow.Account.UnmarshalText":   "FuzzAccountText",
