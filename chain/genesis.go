@@ -254,61 +254,6 @@ func (g Genesis) validateValidators() error {
 	return nil
 }
 
-// A DevConfig says what a devnet begins with.
-type DevConfig struct {
-	ChainID    string             // begins with "dev-"
-	Time       time.Time          // zero: now, to the second
-	Params     *Params            // nil: the preset of class dev
-	Validators []GenesisValidator // those with a bond of zero all get Bond
-	Bond       coin.Amount        // grains; zero: 1,000,000, a fifteenth of what 16 MiB of workload carry (spec §4.1)
-	Users      []peer.ID          // each gets Funds, as each validator does
-	Funds      coin.Amount        // grains; zero: 1,000,000 LODE
-	Bootstrap  []Bootstrap
-}
-
-// DevGenesis returns the checked genesis of a devnet: equal bonds, funds for all.
-func DevGenesis(c DevConfig) (Genesis, error) {
-	if c.Time.IsZero() {
-		c.Time = time.Now().UTC().Truncate(time.Second)
-	}
-	if c.Bond == 0 {
-		c.Bond = 1_000_000
-	}
-	if c.Funds == 0 {
-		c.Funds = 1_000_000 * coin.LODE
-	}
-	if c.Params == nil {
-		p, err := Preset(ClassDev)
-		if err != nil {
-			return Genesis{}, err
-		}
-		c.Params = &p
-	}
-	g := Genesis{ChainID: c.ChainID, Class: ClassDev, Time: c.Time, Params: *c.Params, Bootstrap: c.Bootstrap}
-	// A set that shrinks at once by a third or more is no set to go on with: a
-	// devnet's nodes miss slots together, when their machine is busy (spec §4.3).
-	n := uint64(len(c.Validators))
-	g.Params.Stake.MinValidators = max(g.Params.Stake.MinValidators, n-(max(n, 1)-1)/3)
-	funded := map[peer.ID]bool{}
-	fund := func(id peer.ID) {
-		if !funded[id] {
-			g.Accounts = append(g.Accounts, GenesisAccount{ID: id, Free: c.Funds})
-			funded[id] = true
-		}
-	}
-	for _, v := range c.Validators {
-		if v.Bond == 0 {
-			v.Bond = c.Bond
-		}
-		g.Validators = append(g.Validators, v)
-		fund(v.ID)
-	}
-	for _, id := range c.Users {
-		fund(id)
-	}
-	return g, g.Validate()
-}
-
 // An identity is what never changes of a chain, and what signatures name.
 type identity struct {
 	ChainID string   `cbor:"1,keyasint"`

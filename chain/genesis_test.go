@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
-
 	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/mpow"
 	"github.com/lode-node/lode/mpow/quote"
@@ -155,25 +153,16 @@ func TestGenesisFileRoundTrip(t *testing.T) {
 	}
 }
 
-func TestDevGenesis(t *testing.T) {
-	v := testGenesis(t).Validators[0]
-	v.Bond = 0
-	g, err := DevGenesis(DevConfig{ChainID: "dev-net", Validators: []GenesisValidator{v}, Users: []peer.ID{testID(t, "alice"), v.ID}})
+// The least set of a devnet is more than two thirds of its first.
+func TestDevnetsKeepTwoThirds(t *testing.T) { // spec §1.5
+	p, err := Preset(ClassDev)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(g.Accounts) != 2 || g.Validators[0].Bond != 1_000_000 || g.Params.Stake.MinValidators != 1 || g.Accounts[0].Free != 1_000_000*coin.LODE {
-		t.Errorf("%+v, want both funded once and the bond filled in", g)
-	}
-	many := DevConfig{ChainID: "dev-net"}
-	for _, name := range four {
-		many.Validators = append(many.Validators, GenesisValidator{ID: testID(t, name), ConsensusKey: []byte(consPub(t, name))})
-	}
-	if g, err := DevGenesis(many); err != nil || g.Params.Stake.MinValidators != 3 {
-		t.Errorf("four validators: %v, a set of %d is enough; want 3, which more than two thirds need (spec §1.5)", err, g.Params.Stake.MinValidators)
-	}
-	if _, err := DevGenesis(DevConfig{ChainID: "lode-net", Validators: []GenesisValidator{v}}); err == nil {
-		t.Error("a devnet by the name of lode-net")
+	for n, want := range map[int]uint64{0: 1, 1: 1, 2: 2, 3: 3, 4: 3, 7: 5, 20: 14, 40: 14} {
+		if got := p.WithValidators(n).Stake.MinValidators; got != want {
+			t.Errorf("%d validators: a set of %d is enough, want %d", n, got, want)
+		}
 	}
 }
 

@@ -77,6 +77,15 @@ func (p Params) WithSlots(slotBlocks, eraSlots int64) Params {
 	return p
 }
 
+// WithValidators returns p for a devnet that begins with n validators: a set
+// that shrinks at once by a third or more is none to go on with, since a
+// devnet's nodes miss slots together when their machine is busy (spec §1.5, §4.3).
+func (p Params) WithValidators(n int) Params {
+	seats := min(uint64(n), p.Stake.ValidatorCount)
+	p.Stake.MinValidators = max(p.Stake.MinValidators, seats-(max(seats, 1)-1)/3)
+	return p
+}
+
 // SlotOf returns the slot of a height (spec §1.4).
 func (p Params) SlotOf(height int64) mpow.Slot { return p.Mpow.SlotOf(height) }
 

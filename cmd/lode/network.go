@@ -152,9 +152,10 @@ func (n *network) genesis(plan networkPlan) (chain.Genesis, error) {
 	if err != nil {
 		return chain.Genesis{}, err
 	}
+	p = p.WithValidators(plan.Storage)
 	p.Mpow.AllowSimulated = true
 	if plan.SlotBlocks > 0 {
-		p.Mpow.SlotBlocks, p.Market.SlotBlocks = plan.SlotBlocks, plan.SlotBlocks
+		p = p.WithSlots(plan.SlotBlocks, p.EraSlots)
 	}
 	user, err := peer.Decode(n.User.Account)
 	if err != nil {
