@@ -41,6 +41,7 @@ type keeper struct {
 	m       *metrics
 
 	dirty atomic.Bool // a deed has ended well, so more may be due
+	book  *orderBook  // used by run alone; run opens it
 
 	mu     sync.Mutex // guards the fields below
 	busy   map[cid.Cid]bool
@@ -67,6 +68,7 @@ func (k *keeper) run(ctx context.Context) (err error) {
 	group, gctx := errgroup.WithContext(ctx)
 	defer func() { err = errors.Join(err, group.Wait()) }()
 	k.dirty.Store(true)
+	k.book = newOrderBook(k.me, k.c.TargetReplicas)
 	height := max(0, k.chain.View().Height()-1)
 	for {
 		b, err := next(ctx, k.chain, height)
@@ -77,7 +79,12 @@ func (k *keeper) run(ctx context.Context) (err error) {
 		if stirs(b) {
 			k.dirty.Store(true)
 		}
-		if b.Height < k.chain.View().Height() || k.chain.Status().CatchingUp {
+		k.book.note(b)
+		if k.chain.Status().CatchingUp {
+			k.book.forget() // sooner read at once than block by block
+			continue
+		}
+		if b.Height < k.chain.View().Height() {
 			continue // old state knows nothing of orders that came since
 		}
 		if !k.dirty.Swap(false) {
@@ -130,12 +137,6 @@ func (k *keeper) look(ctx context.Context) (scene, error) {
 	sc := scene{
 		Held: map[cid.Cid]uint64{}, Pending: map[cid.Cid]bool{}, Busy: map[cid.Cid]bool{}, Failed: map[cid.Cid]bool{},
 		SRD: info.SRDBytes, Unit: v.Params().Mpow.SRDUnit, Config: config,
-		Orders: orders(v, k.me),
-	}
-	for i, o := range sc.Orders {
-		if k.standing != nil && k.c.PreferKnown && o.Turn && !o.Mine && o.Replicas < k.c.TargetReplicas {
-			sc.Orders[i].From = k.trust(v, o)
-		}
 	}
 	sc.Config.Capacity = min(k.c.Capacity, k.room(info))
 	if info.Handing != "" {
@@ -148,22 +149,30 @@ func (k *keeper) look(ctx context.Context) (scene, error) {
 		sc.Pending[c] = true
 	}
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	for c := range k.busy {
 		sc.Busy[c] = true
 	}
 	if k.filled {
 		sc.Unit = 0 // no second fill beside the first
 	}
-	running := map[cid.Cid]bool{}
-	for _, o := range sc.Orders {
-		running[o.Root] = true
-	}
 	for c := range k.failed {
-		if !running[c] {
+		sc.Failed[c] = true
+	}
+	k.mu.Unlock()
+	sc.Orders = k.book.look(v, sc.named(), sc.Failed)
+	running := map[cid.Cid]bool{}
+	for i, o := range sc.Orders {
+		running[o.Root] = true
+		if k.standing != nil && k.c.PreferKnown && o.Turn && !o.Mine && o.Replicas < k.c.TargetReplicas {
+			sc.Orders[i].From = k.trust(v, o)
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for c := range sc.Failed {
+		if !running[c] && !k.book.lacks(c) {
 			delete(k.failed, c)
 		}
-		sc.Failed[c] = true
 	}
 	for c, stop := range k.stops {
 		if !running[c] {
@@ -442,38 +451,4 @@ func (k *keeper) trust(v *chain.View, o order) trust {
 		return untried
 	}
 	return best
-}
-
-// orders lists what the keeper looks at of all files on chain.
-func orders(v *chain.View, me peer.ID) []order {
-	var out []order
-	p := v.Params()
-	seated := map[string]bool{} // by root, as if all were settled now
-	for _, f := range v.Pay(me).Files {
-		seated[f.Root.KeyString()] = f.Seated
-	}
-	for f := range v.Files() {
-		o := order{Root: f.Root.Cid(), Size: f.Size, State: f.State, Replicas: len(f.Replicas), Sources: f.Sources()}
-		for _, y := range f.Payments {
-			o.Size = max(o.Size, y.Size)
-		}
-		var mine market.Replica
-		mine, o.Mine = f.Replica(me)
-		o.Seat = o.Mine && mine.Seat == nil && seated[o.Root.KeyString()]
-		o.Turn = turn(p, v, f, me)
-		out = append(out, o)
-	}
-	return out
-}
-
-// turn tells whether this node's owner may be seated for f by now (spec §5.4).
-// A node that the chain does not know yet waits.
-func turn(p chain.Params, v *chain.View, f market.File, me peer.ID) bool {
-	node, ok := v.Node(me)
-	if !ok {
-		return false
-	}
-	owner := peer.ID(node.Owner())
-	wait := p.Market.Turn(f.Root, owner, f.Seed, p.Market.Tier(v.Credit(owner)))
-	return uint64(v.Slot()) >= uint64(p.SlotOf(f.Opened))+wait
 }

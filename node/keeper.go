@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"cmp"
+	"iter"
 	"slices"
 
 	"github.com/ipfs/go-cid"
@@ -37,7 +38,7 @@ func (t trust) rank() int { return [...]int{untried: 1, trusted: 0, failed: 2}[t
 
 // A scene is all that decide looks at: what is, not what was asked before.
 type scene struct {
-	Orders  []order
+	Orders  []order            // those of the files below, those in which a place waits, and some that lack holders
 	Held    map[cid.Cid]uint64 // committed files and their sizes in bytes
 	Pending map[cid.Cid]bool   // files under construction in the prover
 	Busy    map[cid.Cid]bool   // files with a deed under way
@@ -45,6 +46,24 @@ type scene struct {
 	SRD     uint64             // bytes of sealed random data
 	Unit    uint64             // bytes of one unit of it
 	Config  KeeperConfig
+}
+
+// named goes through the files that this node has to do with already.
+func (sc scene) named() iter.Seq[cid.Cid] {
+	return func(yield func(cid.Cid) bool) {
+		for _, m := range []map[cid.Cid]bool{sc.Pending, sc.Busy} {
+			for c := range m {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+		for c := range sc.Held {
+			if !yield(c) {
+				return
+			}
+		}
+	}
 }
 
 // A verb is a kind of deed.
