@@ -481,7 +481,9 @@ func TestNoGoroutineOutlivesItsNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, g := range strings.Split(all.String(), "\n\n") {
-		if strings.Contains(g, "lode-node/lode/") && !strings.Contains(g, "testing.tRunner") {
+		// libp2p's dials rank addresses by a function of ours, and its hosts do not wait for them.
+		dial := strings.Contains(g, "created by github.com/libp2p/go-libp2p/p2p/net/swarm.(*dialSync)")
+		if strings.Contains(g, "lode-node/lode/") && !strings.Contains(g, "testing.tRunner") && !dial {
 			t.Errorf("still runs:\n%s", g)
 		}
 	}
