@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -52,7 +53,8 @@ type speedChain struct {
 
 // newSpeedChain has orders live orders, each proved by one of the nodes. Their
 // storage power comes of age as late as on the main chain: not while it is looked at.
-func newSpeedChain(t *testing.T, orders int) *speedChain {
+// What dir has of them already is kept.
+func newSpeedChain(t *testing.T, dir string, orders int) *speedChain {
 	t.Helper()
 	c := &speedChain{t: t}
 	g := testGenesis(t)
@@ -68,25 +70,31 @@ func newSpeedChain(t *testing.T, orders int) *speedChain {
 		c.keys, c.ids = append(c.keys, key), append(c.ids, testID(t, fmt.Sprint("node ", i)))
 		g.Accounts = append(g.Accounts, GenesisAccount{c.ids[i], 1000 * coin.LODE})
 	}
-	if c.app, err = OpenApp(AppConfig{Dir: t.TempDir(), Genesis: g, keep: speedKeep}); err != nil {
+	if c.app, err = OpenApp(AppConfig{Dir: dir, Genesis: g, keep: speedKeep}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.app.InitChain(context.Background(), &abci.RequestInitChain{ChainId: g.ChainID}); err != nil {
-		t.Fatal(err)
-	}
-	c.next(nil)
-	c.fill(func(s *state) {
-		for i, id := range c.ids {
-			n := mpow.Node{Account: mpow.Account(id), Key: c.enclave(i).Public().(ed25519.PublicKey), Measurement: mpow.SimulatedMeasurement(),
-				Kind: mpow.KindSimulated, AttestedUntil: 1000, FileBytes: 1 << 40, Power: 1 << 40}
-			n.FilesRoot = n.Files.Digest()
-			nodes.set(s, id, n)
-			enclaves.set(s, string(n.Key), id)
+	if c.app.View().Height() == 0 {
+		if _, err := c.app.InitChain(context.Background(), &abci.RequestInitChain{ChainId: g.ChainID}); err != nil {
+			t.Fatal(err)
 		}
-	})
+		c.next(nil)
+		c.fill(func(s *state) {
+			for i, id := range c.ids {
+				n := mpow.Node{Account: mpow.Account(id), Key: c.enclave(i).Public().(ed25519.PublicKey), Measurement: mpow.SimulatedMeasurement(),
+					Kind: mpow.KindSimulated, AttestedUntil: 1000, FileBytes: 1 << 40, Power: 1 << 40}
+				n.FilesRoot = n.Files.Digest()
+				nodes.set(s, id, n)
+				enclaves.set(s, string(n.Key), id)
+			}
+		})
+	}
 	const step = 50_000 // orders of a block: so many are held in memory
-	alice := testID(t, "alice")
-	for from := 0; from < orders; from += step {
+	alice, began := testID(t, "alice"), time.Now()
+	defer profile(t, "fill")()
+	for from := int(c.app.View().Price().Files); from < orders; from += step {
+		if from%(2*step) == 0 {
+			fmt.Printf("NOTE %d of %d orders after %.0f s\n", from, orders, time.Since(began).Seconds())
+		}
 		c.fill(func(s *state) {
 			for i := from; i < min(from+step, orders); i++ {
 				root := speedRoot(i)
@@ -156,11 +164,15 @@ func speedOrders(t *testing.T) {
 	if speed == "full" {
 		orders, blocks = 1_000_000, 200
 	}
-	none := newSpeedChain(t, 0)
+	dir := os.Getenv("LODE_BENCH_STATE") // where an earlier run came to
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	none := newSpeedChain(t, t.TempDir(), 0)
 	empty := timeBlocks(none, blocks)
 	none.close()
 	began := time.Now()
-	c := newSpeedChain(t, orders)
+	c := newSpeedChain(t, dir, orders)
 	fmt.Printf("NOTE %d live orders stand after %.0f s\n", orders, time.Since(began).Seconds())
 	stop := profile(t, "blocks")
 	full := timeBlocks(c, blocks)
@@ -214,12 +226,13 @@ func speedReports(t *testing.T, c *speedChain, orders int) {
 		c.next(nil)
 	}
 	added, spent := 0, time.Duration(0)
+	first := int(c.app.View().Slot()) * speedNodes * speedReport // other files than an earlier run's
 	stop := profile(t, "reports")
 	for range slots {
 		v := c.app.View()
 		var txs [][]byte
 		for i := range speedNodes {
-			txs = append(txs, c.report(v, i, func(k int) cid.Cid { return speedRoot((added + k) % orders) }))
+			txs = append(txs, c.report(v, i, func(k int) cid.Cid { return speedRoot((first + added + k) % orders) }))
 			added += speedReport
 		}
 		spent += c.next(txs)
@@ -236,7 +249,7 @@ func speedReports(t *testing.T, c *speedChain, orders int) {
 	v := c.app.View()
 	var txs [][]byte
 	for i := range speedNodes {
-		txs = append(txs, c.report(v, i, func(k int) cid.Cid { return speedRoot(orders + i*speedReport + k) }))
+		txs = append(txs, c.report(v, i, func(k int) cid.Cid { return speedRoot(orders + first + i*speedReport + k) }))
 	}
 	fmt.Printf("NOTE files that nobody ordered: %.4g entries/s\n", speedNodes*speedReport/c.next(txs).Seconds())
 	same := &pebble.Options{MemTableSize: memTable}
