@@ -207,9 +207,13 @@ func (o *outbox) sayAgain() {
 // prio is what servers order by: the older, the sooner.
 func (w *want) prio() int32 { return math.MaxInt32 - int32(w.seq%(1<<30)) }
 
-// close ends the stream. Nobody may be sending.
+// close ends the stream. Nobody may be sending; who hears it may find its end
+// meanwhile.
 func (o *outbox) close() {
-	if o.s != nil {
-		_ = o.s.Reset() // closing a broken stream fails, and changes nothing
+	o.e.mu.Lock()
+	s := o.s
+	o.e.mu.Unlock()
+	if s != nil {
+		_ = s.Reset() // closing a broken stream fails, and changes nothing
 	}
 }
