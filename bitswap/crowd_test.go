@@ -127,18 +127,33 @@ func newCrowd(t *testing.T, rate, size int) *crowd {
 	c.s = newServer(context.Background(), serveConfig{
 		limits: serverLimits(), blocks: everything{size: size}, lookers: lookersMost, log: slog.New(slog.DiscardHandler),
 		open: func(_ context.Context, p peer.ID) (sink, error) {
-			return &straw{up: up, mute: c.peers[p].mute, slow: c.peers[p].slow, moved: make(chan struct{})}, nil
+			m := c.member(p)
+			return &straw{up: up, mute: m.mute, slow: m.slow, moved: make(chan struct{})}, nil
 		},
 		connected: func(p peer.ID) bool {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			return !c.peers[p].gone
 		},
-		weight: func(p peer.ID) uint64 { return c.peers[p].weight },
+		weight: func(p peer.ID) uint64 { return c.member(p).weight },
 		sent:   c.sent,
 	})
 	t.Cleanup(c.s.close)
 	return c
+}
+
+// join brings in p.
+func (c *crowd) join(p peer.ID, m *member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.peers[p] = m
+}
+
+// member returns a copy of what is known of p.
+func (c *crowd) member(p peer.ID) member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return *c.peers[p]
 }
 
 func (c *crowd) sent(p peer.ID, blocks, bytes int) {
@@ -186,7 +201,7 @@ func TestServerInACrowd(t *testing.T) {
 			for i := range 1000 {
 				p := peer.ID(fmt.Sprintf("p%04d", i))
 				ids = append(ids, p)
-				c.peers[p] = &member{weight: uint64(r.IntN(49)) * uint64(r.IntN(2)), mute: i%10 == 9, last: time.Now()}
+				c.join(p, &member{weight: uint64(r.IntN(49)) * uint64(r.IntN(2)), mute: i%10 == 9, last: time.Now()})
 			}
 			for i, p := range ids {
 				c.ask(p, 20+r.IntN(20))
@@ -204,13 +219,13 @@ func TestServerInACrowd(t *testing.T) {
 					c.s.disconnected(p)
 					c.again(p)
 					c.ask(p, 30)
-				} else if c.peers[p].mute {
+				} else if c.member(p).mute {
 					c.ask(p, 30)
 				}
 			}
 			total := 0
 			for _, p := range ids {
-				m := c.peers[p]
+				m := c.member(p)
 				total += m.got
 				if m.mute {
 					continue
@@ -251,7 +266,7 @@ func TestTheLeastRateOfAReader(t *testing.T) {
 	for slow, given := range map[time.Duration]bool{9 * time.Second: false, 11 * time.Second: true} {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCrowd(t, 1<<30, 256<<10)
-			c.peers["p"] = &member{slow: slow, last: time.Now()}
+			c.join("p", &member{slow: slow, last: time.Now()})
 			c.ask("p", 3)
 			look := func() (failed uint64, banned bool, held int) {
 				c.s.mu.Lock()
@@ -267,7 +282,7 @@ func TestTheLeastRateOfAReader(t *testing.T) {
 				t.Errorf("%v a chunk: %d messages failed, banned %v, %d bytes held after 10.5 s; want it given up: %v", slow, failed, banned, held, given)
 			}
 			time.Sleep(40 * time.Second)
-			if got := c.peers["p"].got; got > 0 == given {
+			if got := c.member("p").got; got > 0 == given {
 				t.Errorf("%v a chunk: %d bytes in 50 s", slow, got)
 			}
 			c.s.close()
@@ -282,14 +297,14 @@ func TestServerGivesNoOneMoreThanItsRate(t *testing.T) {
 		c.s.q.rate.rate = 10_000_000
 		for i := range 20 {
 			p := peer.ID(fmt.Sprintf("p%04d", i))
-			c.peers[p] = &member{weight: 1 + uint64(i%2), last: time.Now()}
+			c.join(p, &member{weight: 1 + uint64(i%2), last: time.Now()})
 			c.ask(p, 20)
 		}
 		time.Sleep(20 * time.Second)
 		c.s.close()
 		by := [2]int{}
 		for i := range 20 {
-			by[i%2] += c.peers[peer.ID(fmt.Sprintf("p%04d", i))].got
+			by[i%2] += c.member(peer.ID(fmt.Sprintf("p%04d", i))).got
 		}
 		if total := by[0] + by[1]; total < 200_000_000 || total > 212_000_000 {
 			t.Errorf("%d bytes in 20 s at 10 MB/s", total)
