@@ -67,10 +67,15 @@ const (
 	cellReaders0 = "readers-0"
 	cellReaders8 = "readers-8"
 	cellLoopback = "loopback-256K"
+	cellCleanFar = "clean-four-50ms"
+	cellCleanCap = "clean-four-100M-50ms" // as the holders of a brown-out
 )
 
 // badCell names the cell with a quarter of bad holders that ratios are taken of.
 func badCell(kind string) string { return "bad-" + kind + "-1of4-10ms" }
+
+// farCell names a cell with n bad holders of four at 50 ms.
+func farCell(kind string, n int) string { return fmt.Sprintf("bad-%s-%dof4-50ms", kind, n) }
 
 // file is a cell that fetches one file whole, from connected holders.
 func file(name string, size, leaf int, hs []HolderSpec, rounds int, clients ...string) Cell {
@@ -214,17 +219,21 @@ func shapes() []Cell {
 	}
 }
 
-// bads are the kinds of bad holders, a quarter and half of them, at 50 ms. Where
-// a link browns out all have a rate, and so a queue.
+// bads are the kinds of bad holders, none, a quarter and half of them, at 50 ms.
+// Where a link browns out all have a rate, and so a queue.
 func bads() []Cell {
-	var cells []Cell
+	far, capped := even(50*time.Millisecond), shaped(50*time.Millisecond, 0, 100e6, 100e6, 0)
+	cells := []Cell{
+		file(cellCleanFar, 32*mib, 256*kib, alike(4, far), 3, both...),
+		file(cellCleanCap, 32*mib, 256*kib, alike(4, capped), 3, both...),
+	}
 	for _, kind := range badKinds {
-		link := even(50 * time.Millisecond)
+		link := far
 		if kind == Brownout {
-			link = shaped(50*time.Millisecond, 0, 100e6, 100e6, 0)
+			link = capped
 		}
 		for _, n := range []int{1, 2} {
-			c := file(fmt.Sprintf("bad-%s-%dof4-50ms", kind, n), 32*mib, 256*kib, withBad(alike(4, link), n, kind), 3, both...).within(40)
+			c := file(farCell(kind, n), 32*mib, 256*kib, withBad(alike(4, link), n, kind), 3, both...).within(40)
 			c.Limit = 10
 			cells = append(cells, c)
 		}

@@ -1,6 +1,9 @@
 package bench
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // A kept ratio divides one median by another.
 type kept struct {
@@ -51,7 +54,14 @@ func (r *Report) ratios() {
 			r.Ratios = append(r.Ratios, x)
 		}
 		if k.name == "cat-vs-graph" {
-			r.liars()
+			r.worst("liar-vs-clean", cellClean, badCell, badKinds...)
+			kinds := slices.DeleteFunc(slices.Clone(badKinds), func(kind string) bool { return kind == Brownout })
+			quarter := func(kind string) string { return farCell(kind, 1) }
+			half := func(kind string) string { return farCell(kind, 2) }
+			r.worst("liar-vs-clean-50ms", cellCleanFar, quarter, kinds...)
+			r.worst("half-bad-vs-clean", cellCleanFar, half, kinds...)
+			r.worst("brownout-vs-clean", cellCleanCap, quarter, Brownout)
+			r.worst("half-brownout-vs-clean", cellCleanCap, half, Brownout)
 		}
 	}
 	for _, c := range r.Cells {
@@ -63,12 +73,12 @@ func (r *Report) ratios() {
 	}
 }
 
-// liars adds how much longer a fetch takes with one bad holder in four, of the
-// worst kind.
-func (r *Report) liars() {
+// worst adds how much longer a fetch takes with bad holders among four than with
+// none, of the worst of these kinds.
+func (r *Report) worst(name, clean string, cell func(kind string) string, kinds ...string) {
 	var worst Ratio
-	for _, kind := range badKinds {
-		x, ok := r.ratio(kept{name: "liar-vs-clean", metric: "total_ms", unit: "ms", above: badCell(kind), below: cellClean, client: Lode, client2: Lode})
+	for _, kind := range kinds {
+		x, ok := r.ratio(kept{name: name, metric: "total_ms", unit: "ms", above: cell(kind), below: clean, client: Lode, client2: Lode})
 		if ok && x.Value > worst.Value {
 			worst = x
 		}
