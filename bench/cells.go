@@ -257,6 +257,7 @@ func workloads() []Cell {
 		cell("website-60-cold", Website, 0, false, 30),
 		skew,
 		cell("video-seek", Video, 64*mib, true, 45),
+		cell("video-ranges", Ranges, 64*mib, true, 45),
 		cell("zipf-open-loop", Zipf, zipfObjects*512*kib, true, 80),
 		cell("cold-1000", Cold, coldRoots*32*kib, false, 60),
 		cell("missing-unknown", Missing, mib, false, 60),

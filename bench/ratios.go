@@ -109,7 +109,7 @@ func toStock(c Cell) []kept {
 		return []kept{{name: "fail:" + c.Name, metric: "fail_ms", unit: "ms", above: c.Name, client: Lode, client2: Stock, flip: true}}
 	case Block:
 		return []kept{{name: "first-block:" + c.Name, metric: "ttfblk_ms", unit: "ms", above: c.Name, client: Lode, client2: Stock, flip: true}}
-	case Zipf, Cold, Website, Video:
+	case Zipf, Cold, Website, Video, Ranges:
 		return []kept{
 			{name: "first-byte:" + c.Name, metric: "ttfb_ms", unit: "ms", above: c.Name, client: Lode, client2: Stock, flip: true},
 			{name: "first-byte-p95:" + c.Name, metric: "ttfb_ms_p95", unit: "ms", above: c.Name, client: Lode, client2: Stock, flip: true},

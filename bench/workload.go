@@ -27,7 +27,8 @@ const (
 	Cat       = "cat"       // a file as a reader gets it, from first byte to last
 	Directory = "directory" // 10,000 small files in a sharded directory, as a pin fetches it
 	Website   = "website"   // 60 objects by name: the document first, the rest six at a time
-	Video     = "video"     // segments of 2 s at 8 Mbit/s, with seeks
+	Video     = "video"     // segments of 2 s at 8 Mbit/s, with seeks, by a player that does not say how far it will read
+	Ranges    = "ranges"    // the same by one that asks for ranges with an end
 	Zipf      = "zipf"      // requests as they come, 30 a second, popularity by Zipf 0.9 over 200 objects
 	Cold      = "cold"      // 1000 files of one block each, 16 at a time, by a node that knows nobody
 	Missing   = "missing"   // a block that nobody has
@@ -109,8 +110,13 @@ func (f *fetcher) do(ctx context.Context, c Cell) error {
 		return f.cat(ctx, root, time.Now())
 	case Website:
 		return f.website(ctx, root)
-	case Video:
-		return f.video(ctx, root)
+	case Video, Ranges:
+		for _, at := range []int64{0, 6, 2, 8} {
+			if err := f.video(ctx, root, int64(f.on.size)*at/10, c.Workload == Ranges); err != nil {
+				return err
+			}
+		}
+		return nil
 	case Zipf:
 		return f.zipf(ctx)
 	case Cold:
@@ -135,7 +141,7 @@ func (f *fetcher) open(ctx context.Context, root cid.Cid) (uio.DagReader, error)
 // without a range. The clock of the request runs from start.
 func (f *fetcher) cat(ctx context.Context, root cid.Cid, start time.Time) error {
 	if f.chain {
-		ctx = bitswap.WithRead(ctx, math.MaxUint64)
+		ctx = bitswap.WithRead(ctx, 0, math.MaxUint64)
 	}
 	r, err := f.open(f.since(f.under(ctx, root), start), root)
 	if err != nil {
@@ -210,32 +216,35 @@ func inTurn(ctx context.Context, names []string, get func(ctx context.Context, i
 	return g.Wait()
 }
 
-// video plays three segments from the start and after each of three jumps. A
-// jump is a new request for a range, as a player makes it: first bytes are those
-// after a jump, requests are segments.
-func (f *fetcher) video(ctx context.Context, root cid.Cid) error {
-	size := int64(f.on.size)
-	for _, at := range []int64{0, size * 6 / 10, size * 2 / 10, size * 8 / 10} {
-		start := time.Now()
-		r, err := f.open(f.since(f.under(ctx, root), start), root)
-		if err != nil {
+// segments is how many segments of a video are played between two jumps.
+const segments = 3
+
+// video plays three segments after a jump, which is a new request for a range, as
+// a player makes it, and ends with them: first bytes are those after a jump,
+// requests are segments. A range with an end is told to ours, as our gateway does.
+func (f *fetcher) video(ctx context.Context, root cid.Cid, at int64, ends bool) error {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	if f.chain && ends {
+		ctx = bitswap.WithRead(ctx, uint64(at), segments*segment)
+	}
+	start := time.Now()
+	r, err := f.open(f.since(f.under(ctx, root), start), root)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if _, err := r.Seek(at, io.SeekStart); err != nil {
+		return err
+	}
+	for i := range segments {
+		if err := f.drain(r, segment, start); err != nil {
 			return err
 		}
-		if _, err := r.Seek(at, io.SeekStart); err != nil {
-			return errors.Join(err, r.Close())
+		if i > 0 {
+			f.first = f.first[:len(f.first)-1]
 		}
-		for i := range 3 {
-			if err := f.drain(r, min(segment, size-at), start); err != nil {
-				return errors.Join(err, r.Close())
-			}
-			if i > 0 {
-				f.first = f.first[:len(f.first)-1]
-			}
-			start = time.Now()
-		}
-		if err := r.Close(); err != nil {
-			return err
-		}
+		start = time.Now()
 	}
 	return nil
 }

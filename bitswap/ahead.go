@@ -46,6 +46,7 @@ type trail struct {
 	run   uint64           // bytes read in order
 	begun int64            // when the first of them came, µs
 	most  uint64           // bytes of a file that the reader will read; 0 = not known
+	reach reach            // which they are, if it says so
 	shelf map[cid.Cid]blocks.Block
 	asked map[cid.Cid]uint64 // wanted ahead, with the size presumed
 	bytes uint64             // on the shelf or asked for
@@ -60,9 +61,11 @@ type node struct {
 	at    int // place among the links of up
 	root  cid.Cid
 	links []ref
-	next  int  // the first link that nobody asked for
-	deep  bool // some links lead to blocks with links
-	file  bool // all of it is one file
+	next  int    // the first link that nobody asked for
+	deep  bool   // some links lead to blocks with links
+	file  bool   // all of it is one file
+	from  uint64 // where in its file it begins, if that is known
+	sited bool   // it is
 }
 
 // A ref is a link.
@@ -70,6 +73,8 @@ type ref struct {
 	cid   cid.Cid
 	size  uint64 // bytes below, by what the node says of them
 	block uint64 // bytes of the block itself; 0 = not known
+	from  uint64 // of a file: where these bytes begin, counted from where the node does
+	twice bool   // the same block is linked to elsewhere too
 }
 
 type spot struct {
@@ -88,13 +93,16 @@ func (t *trail) saw(b blocks.Block, root cid.Cid) {
 	if s, ok := t.spots[c]; ok {
 		n.up, n.at = s.n, s.i
 	}
+	n.site(root)
 	if t.nodes == nil {
 		t.nodes, t.spots = map[cid.Cid]*node{}, map[cid.Cid]spot{}
 	}
 	t.nodes[c] = n
 	for i, l := range n.links {
 		n.deep = n.deep || linked(l.cid)
-		if _, twice := t.spots[l.cid]; !twice {
+		if s, twice := t.spots[l.cid]; twice {
+			s.n.links[s.i].twice = true
+		} else {
 			t.spots[l.cid] = spot{n, i}
 		}
 	}
@@ -120,8 +128,10 @@ func linksOf(b blocks.Block) (ls []ref, file bool) {
 	}
 	f, err := unixfs.FSNodeFromBytes(pn.Data())
 	if file = err == nil && f.Type() == unixfs.TFile && f.NumChildren() == len(ls); file {
+		from := uint64(len(f.Data()))
 		for i := range ls {
-			ls[i].size = f.BlockSize(i)
+			ls[i].size, ls[i].from = f.BlockSize(i), from
+			from += ls[i].size
 			if ls[i].size <= leafMost {
 				ls[i].block = ls[i].size
 			}
@@ -160,6 +170,9 @@ func (t *trail) asks(c cid.Cid) (useless []cid.Cid) {
 // by side, may ask for s now: near where it was, below that, or elsewhere once it
 // has come to an end there.
 func (t *trail) follows(s spot) bool {
+	if t.reach.from > 0 && t.reach.holds(s.n, s.i) {
+		return true
+	}
 	if s.i < s.n.next-inOrder || s.i > s.n.next+inOrder {
 		return false
 	}
@@ -240,6 +253,13 @@ func (t *trail) next(now int64, room uint64) (ps []piece, roots []cid.Cid) {
 			return ps, roots
 		}
 		l := n.links[i]
+		if t.reach.after(n, i) {
+			return ps, roots
+		}
+		if t.reach.before(n, i) {
+			i = t.reach.first(n)
+			continue
+		}
 		if below := t.nodes[l.cid]; below != nil {
 			n, i = below, 0
 			continue

@@ -78,6 +78,7 @@ func (s *wireStream) Scope() libnet.StreamScope        { return &libnet.NullScop
 // alone is a host that takes itself for connected, and measures nothing.
 type alone struct{ host.Host }
 
+func (alone) ID() peer.ID                                  { return "us" }
 func (alone) Network() libnet.Network                      { return nobody{} }
 func (alone) ConnManager() connmgr.ConnManager             { return connmgr.NullConnMgr{} }
 func (alone) Connect(context.Context, peer.AddrInfo) error { return nil }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/ipfs/boxo/exchange"
 	"github.com/ipfs/boxo/retrieval"
@@ -18,7 +19,6 @@ import (
 type (
 	fileKey    struct{}
 	sourcesKey struct{}
-	readKey    struct{}
 	stayKey    struct{}
 )
 
@@ -33,18 +33,6 @@ func WithFile(ctx context.Context, root cid.Cid) context.Context {
 // first copy (spec §5.1).
 func WithSources(ctx context.Context, peers []peer.AddrInfo) context.Context {
 	return context.WithValue(ctx, sourcesKey{}, peers)
-}
-
-// WithRead returns a context for a session whose reader takes at most so many bytes
-// of a file, in order: so much is fetched ahead of it from the start, and no more.
-// Without it a session finds out by and by how far its reader goes. 0 says nothing.
-func WithRead(ctx context.Context, bytes uint64) context.Context {
-	return context.WithValue(ctx, readKey{}, bytes)
-}
-
-func readOf(ctx context.Context) uint64 {
-	n, _ := ctx.Value(readKey{}).(uint64)
-	return n
 }
 
 // WithWait returns a context under which a block that nobody has is waited for
@@ -105,7 +93,8 @@ func (e *Exchange) NewSession(ctx context.Context) exchange.Fetcher {
 	e.mu.Lock()
 	rec := e.record(root)
 	e.mu.Unlock()
-	s := &session{e: e, ctx: ctx, root: root, sources: sourcesOf(ctx), rec: rec, trail: trail{all: &e.hoard, most: readOf(ctx)}}
+	s := &session{e: e, ctx: ctx, root: root, sources: sourcesOf(ctx), rec: rec, trail: trail{all: &e.hoard}}
+	s.trail.most, s.trail.reach = readOf(ctx)
 	if e.cfg.Strategy != Enforce {
 		return &stockSession{session: s, fetcher: e.client.NewSession(ctx)}
 	}
@@ -222,11 +211,11 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 	for _, b := range inline {
 		e.deliver(r, b)
 	}
-	keys = s.begin(r, keys)
+	keys, later := s.begin(r, keys)
 	if r.done {
 		return r, nil
 	}
-	for _, c := range keys {
+	for _, c := range slices.Concat(keys, later) {
 		e.waiting[c] = append(e.waiting[c], r)
 		e.recent.Add(c, r.rec)
 	}
@@ -234,23 +223,36 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 	if s.ctx != ctx {
 		r.offs = append(r.offs, context.AfterFunc(s.ctx, func() { e.abandon(r, ended(s.ctx)) }))
 	}
+	if len(later) > 0 {
+		r.offs = append(r.offs, time.AfterFunc(promised, func() { e.overrun(r, later) }).Stop)
+	}
+	e.need(r, keys)
+	return r, nil
+}
+
+// need has keys, which r waits for, fetched. The caller holds mu.
+func (e *Exchange) need(r *request, keys []cid.Cid) {
 	e.m.wants.Add(float64(len(keys)))
 	ps := make([]piece, len(keys))
 	for i, c := range keys {
-		ps[i] = s.piece(c)
+		ps[i] = r.s.piece(c)
 		ps[i].stays = r.stays
 	}
 	e.sched.want(e.now(), r.root, ps...)
 	e.rescue(r, keys)
 	e.act()
-	return r, nil
 }
 
 // begin notes where the reader is, hands out what was fetched ahead of it, and
-// returns the rest of keys. The caller holds mu.
-func (s *session) begin(r *request, keys []cid.Cid) (rest []cid.Cid) {
-	for _, c := range keys {
+// returns the rest of keys, and which of these the reader said that it will not
+// read. The caller holds mu.
+func (s *session) begin(r *request, keys []cid.Cid) (rest, later []cid.Cid) {
+	for i, c := range keys {
 		b := s.trail.get(c)
+		if b == nil && s.trail.idle(c, i == 0) {
+			later = append(later, c)
+			continue
+		}
 		s.useless(s.trail.asks(c))
 		if b != nil {
 			s.e.deliver(r, b)
@@ -261,7 +263,7 @@ func (s *session) begin(r *request, keys []cid.Cid) (rest []cid.Cid) {
 		}
 		rest = append(rest, c)
 	}
-	return rest
+	return rest, later
 }
 
 // piece is what is known of c before it comes. The caller holds mu.

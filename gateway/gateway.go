@@ -50,9 +50,9 @@ type Config struct {
 	Exchange exchange.Interface
 	// WithFile marks the context of a request as one for the file root (a CIDv1), before the exchange is asked. Nil: no mark.
 	WithFile func(ctx context.Context, root cid.Cid) context.Context
-	// WithRead marks the context of a request that reads at most so many bytes of a file, or all of it (math.MaxUint64),
-	// before the exchange is asked. Nil: no mark.
-	WithRead func(ctx context.Context, bytes uint64) context.Context
+	// WithRead marks the context of a request that reads at most so many bytes of a file from an offset on, or all of it
+	// (math.MaxUint64 bytes), before the exchange is asked; an offset of math.MaxUint64 is one that is not known. Nil: no mark.
+	WithRead func(ctx context.Context, from, bytes uint64) context.Context
 	// Headers returns headers of the response for the file root, as known when the request arrives; ctx is what
 	// WithFile returned. It must answer from memory and be safe for concurrent use. Nil: none.
 	Headers func(ctx context.Context, root cid.Cid) http.Header
@@ -179,8 +179,8 @@ func (s *server) content(w http.ResponseWriter, r *http.Request) {
 	if s.c.WithFile != nil {
 		ctx = s.c.WithFile(ctx, root)
 	}
-	if n := reads(r); n > 0 && s.c.WithRead != nil {
-		ctx = s.c.WithRead(ctx, n)
+	if from, n := reads(r); n > 0 && s.c.WithRead != nil {
+		ctx = s.c.WithRead(ctx, from, n)
 	}
 	if s.c.Headers != nil {
 		for k, v := range s.c.Headers(ctx, root) {

@@ -7,11 +7,15 @@ import (
 	"strings"
 )
 
-// reads returns how many bytes of a file a request is for at most, by its byte range (RFC 9110 §14, IPIP-402): all without
-// one, and 0 if that is not known, such as for a range without an end, which players ask for and leave.
-func reads(r *http.Request) uint64 {
+// anywhere is the offset of bytes that begin where the request does not say.
+const anywhere = math.MaxUint64
+
+// reads returns how many bytes of a file a request is for at most, and where the first of them is, by its byte range
+// (RFC 9110 §14, IPIP-402): all without one, and 0 if that is not known, such as for a range without an end, which players
+// ask for and leave.
+func reads(r *http.Request) (from, n uint64) {
 	if r.Method != http.MethodGet {
-		return 0
+		return 0, 0
 	}
 	q := r.URL.Query()
 	format := q.Get("format")
@@ -20,34 +24,40 @@ func reads(r *http.Request) uint64 {
 	}
 	switch format {
 	case "raw":
-		return 0 // one block
+		return 0, 0 // one block
 	case "car":
 		if scope := q.Get("dag-scope"); scope == "block" {
-			return 0
+			return 0, 0
 		}
 		if span := q.Get("entity-bytes"); span != "" {
 			from, to, _ := strings.Cut(span, ":")
-			return between(from, to)
+			return anywhere, between(from, to)
 		}
-		return math.MaxUint64
+		return 0, math.MaxUint64
 	}
 	ranges, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes=")
 	if !ok {
-		return math.MaxUint64
+		return 0, math.MaxUint64
 	}
-	total := uint64(0)
+	if r.Header.Get("If-Range") != "" {
+		return 0, 0 // it may be answered with all
+	}
 	for one := range strings.SplitSeq(ranges, ",") {
-		from, to, _ := strings.Cut(strings.TrimSpace(one), "-")
-		if from == "" {
-			from = "1" // the last so many
+		first, last, _ := strings.Cut(strings.TrimSpace(one), "-")
+		from = anywhere // of the last so many, and of several ranges
+		if at, err := strconv.ParseUint(first, 10, 63); err == nil && one == ranges {
+			from = at
 		}
-		n := between(from, to)
-		if n == 0 || total+n < n {
-			return 0
+		if first == "" {
+			first = "1"
 		}
-		total += n
+		more := between(first, last)
+		if more == 0 || n+more < n {
+			return 0, 0
+		}
+		n += more
 	}
-	return total
+	return from, n
 }
 
 // between returns how many bytes there are from one to another, both included; 0 if that is not a number of them.

@@ -9,14 +9,16 @@ import (
 func TestReads(t *testing.T) {
 	const all = math.MaxUint64
 	for _, c := range []struct {
-		method, url, accept, span string
-		want                      uint64
+		method, url, accept, span, unless string
+		want, from                        uint64
 	}{
 		{url: "/ipfs/x", want: all},
 		{method: "HEAD", url: "/ipfs/x"},
 		{url: "/ipfs/x", span: "bytes=0-99", want: 100},
-		{url: "/ipfs/x", span: "bytes=5-5, 10-19", want: 11},
-		{url: "/ipfs/x", span: "bytes=-500", want: 500},
+		{url: "/ipfs/x", span: "bytes=700-799", want: 100, from: 700},
+		{url: "/ipfs/x", span: "bytes=700-799", unless: `"other"`},
+		{url: "/ipfs/x", span: "bytes=5-5, 10-19", want: 11, from: anywhere},
+		{url: "/ipfs/x", span: "bytes=-500", want: 500, from: anywhere},
 		{url: "/ipfs/x", span: "bytes=100-"},
 		{url: "/ipfs/x", span: "bytes=9-5"},
 		{url: "/ipfs/x", span: "bytes=-99999999999999999999"},
@@ -27,9 +29,9 @@ func TestReads(t *testing.T) {
 		{url: "/ipfs/x?format=car", want: all},
 		{url: "/ipfs/x", accept: "application/vnd.ipld.car; version=1", want: all},
 		{url: "/ipfs/x?format=car&dag-scope=block"},
-		{url: "/ipfs/x?format=car&dag-scope=entity&entity-bytes=1000:1999", want: 1000},
-		{url: "/ipfs/x?format=car&dag-scope=entity&entity-bytes=1000:*"},
-		{url: "/ipfs/x?format=car&dag-scope=entity&entity-bytes=-5:-1"},
+		{url: "/ipfs/x?format=car&dag-scope=entity&entity-bytes=1000:1999", want: 1000, from: anywhere},
+		{url: "/ipfs/x?format=car&dag-scope=entity&entity-bytes=1000:*", from: anywhere},
+		{url: "/ipfs/x?format=car&dag-scope=entity&entity-bytes=-5:-1", from: anywhere},
 	} {
 		if c.method == "" {
 			c.method = "GET"
@@ -40,8 +42,11 @@ func TestReads(t *testing.T) {
 		if c.span == "" {
 			r.Header.Del("Range")
 		}
-		if got := reads(r); got != c.want {
-			t.Errorf("%s %s, Accept %q, Range %q: got %d, want %d", c.method, c.url, c.accept, c.span, got, c.want)
+		if c.unless != "" {
+			r.Header.Set("If-Range", c.unless)
+		}
+		if from, got := reads(r); got != c.want || from != c.from {
+			t.Errorf("%s %s, Accept %q, Range %q: got %d from %d, want %d from %d", c.method, c.url, c.accept, c.span, got, from, c.want, c.from)
 		}
 	}
 }
