@@ -21,8 +21,9 @@ var (
 	// ErrHead: the chain's head is neither the last report accepted nor the last
 	// one signed; the prover signs nothing (spec §3.5).
 	ErrHead = errors.New("unknown head")
-	// ErrSlot: a report was asked for a slot before the last one signed.
-	ErrSlot = errors.New("slot has passed")
+	// ErrSlot: a report was asked for a slot that was signed for before the last one
+	// was, or that is long past.
+	ErrSlot = errors.New("slot is over")
 )
 
 // ProverInfo is what a prover says about itself.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -266,7 +267,7 @@ func TestHostLiesAboutTheChain(t *testing.T) {
 		}, nil}, // as if that report were lost
 		{"a later slot", func(l *ledger, p api) (mpow.Signed, error) {
 			return p.Report(l.t.Context(), 900, slotSeed(2), l.node.Head(), nil)
-		}, mpow.ErrSlot},
+		}, nil}, // it spent slot 900, and no other
 		{"that a lost report was accepted", func(l *ledger, p api) (mpow.Signed, error) {
 			lost, err := p.Report(l.t.Context(), 2, slotSeed(2), l.node.Head(), nil)
 			must(l.t, err)
@@ -307,6 +308,75 @@ func TestHostLiesAboutTheChain(t *testing.T) {
 			_, err = l.accept(s, 3)
 			must(t, err)
 		})
+	}
+}
+
+// A host that has slots to come signed for spends them, and no other: what it names
+// too early is missed when its time comes, and nothing else. No slot ever has two
+// reports. Who lies more often than the enclave keeps slots apart has to wait for
+// the slots that it named, or begin anew (spec §3.26).
+func TestFarSlotsSpendThemselvesAlone(t *testing.T) {
+	dir := t.TempDir()
+	p := open(t, config(t, dir))
+	l := newLedger(t, p)
+	store(t, p, tree(t, 1, 2, 500))
+	signed := map[mpow.Slot]mpow.Signed{}
+	lie := func(slot mpow.Slot) error {
+		s, err := p.Report(t.Context(), slot, [32]byte{99}, l.node.Head(), nil)
+		if err == nil && signed[slot].Body != nil && !bytes.Equal(s.Body, signed[slot].Body) {
+			t.Fatalf("slot %d has two reports", slot)
+		}
+		if err == nil {
+			signed[slot] = s
+		}
+		return err
+	}
+	now := mpow.Slot(1)
+	honest := func() {
+		t.Helper()
+		s, err := p.Report(t.Context(), now, slotSeed(now), l.node.Head(), nil)
+		must(t, err)
+		if signed[now].Body != nil {
+			t.Fatalf("slot %d has two reports", now)
+		}
+		if _, err := l.accept(s, now); err != nil {
+			t.Fatal(err)
+		}
+		signed[now] = s
+		now++
+	}
+	for n := range 60 {
+		honest()
+		must(t, lie(math.MaxInt64-mpow.Slot(n)))
+		must(t, lie(math.MaxInt64-mpow.Slot(n))) // the same bytes
+	}
+	must(t, p.Close())
+	p = open(t, config(t, dir))
+	honest()
+	for slot, old := range signed {
+		s, err := p.Report(t.Context(), slot, [32]byte{98}, l.node.Head(), nil)
+		if err == nil && !bytes.Equal(s.Body, old.Body) || err != nil && !errors.Is(err, mpow.ErrSlot) {
+			t.Fatalf("slot %d asked again: %v", slot, err)
+		}
+	}
+	l.recover(p, now)
+	now++
+	honest()
+	far := mpow.Slot(now + 20)
+	must(t, lie(far))
+	for now < far {
+		honest()
+	}
+	if err := lie(far); !errors.Is(err, mpow.ErrSlot) {
+		t.Fatalf("slot %d, named too early: %v", far, err)
+	}
+	now++
+	honest()
+	for n := range mpow.Slot(100) {
+		must(t, lie(1<<40+n))
+	}
+	if _, err := p.Report(t.Context(), now, slotSeed(now), l.node.Head(), nil); !errors.Is(err, mpow.ErrSlot) {
+		t.Fatalf("after a hundred lies in a row: %v", err)
 	}
 }
 

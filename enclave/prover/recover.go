@@ -60,13 +60,13 @@ func (p *Prover) Recover(ctx context.Context, generation uint64, slot mpow.Slot,
 		return mpow.Recover{}, fmt.Errorf("recover generation %d: %w", generation, err)
 	}
 	p.mu.RLock()
-	bound, signed := p.state.ChainID != "", p.state.Signed.Slot
+	bound, last := p.state.ChainID != "", p.state.Signed
 	p.mu.RUnlock()
 	switch {
 	case !bound:
 		return fail(errors.New("this prover belongs to no account yet: attest first"))
-	case slot == 0 || slot < signed:
-		return fail(fmt.Errorf("%w: slot %d, and %d is signed", mpow.ErrSlot, slot, signed))
+	case slot == 0 || slot != last.Slot && last.spent(slot):
+		return fail(fmt.Errorf("%w: slot %d was signed for before %d was, or is long past", mpow.ErrSlot, slot, last.Slot))
 	}
 	if err := p.unfrozen(); err != nil && !errors.Is(err, errTaken) {
 		return fail(err)

@@ -19,8 +19,10 @@ import (
 // to name them again.
 //
 // Asked again for the slot it signed last, it returns the same bytes, whatever
-// the other arguments: there are never two reports for one slot. ErrSlot and
-// ErrHead say why nothing is signed.
+// the other arguments: there are never two reports for one slot. A slot may come
+// after a later one, since hosts may be wrong about slots to come; of the slots
+// before the last 64 that it signed for it knows only that they are over. ErrSlot
+// and ErrHead say why nothing is signed.
 func (p *Prover) Report(ctx context.Context, slot mpow.Slot, seed [32]byte, head mpow.Head, list []cid.Cid) (mpow.Signed, error) {
 	p.reporting.Lock()
 	defer p.reporting.Unlock()
@@ -93,12 +95,14 @@ func (p *Prover) mayReport(slot mpow.Slot, head mpow.Head) (s mpow.Signed, done 
 		return s, false, errors.New("report: this prover is bound to no account yet: Attest comes first")
 	case slot == 0:
 		return s, false, fmt.Errorf("report: %w: slot 0 has none", mpow.ErrSlot)
-	case p.state.Taken != nil && !p.state.Taken.Made && slot <= last.Slot:
-		return s, false, fmt.Errorf("report of slot %d: %w: the prover that handed over has signed slot %d", slot, mpow.ErrSlot, last.Slot)
+	case p.state.Taken != nil && !p.state.Taken.Made && last.spent(slot):
+		return s, false, fmt.Errorf("report of slot %d: %w: the prover that handed over has signed for it or for later ones, the last time for %d", slot, mpow.ErrSlot, last.Slot)
 	case last.Slot == slot:
 		return last.Report, true, nil
-	case slot < last.Slot:
-		return s, false, fmt.Errorf("report of slot %d: %w: %d is signed", slot, mpow.ErrSlot, last.Slot)
+	case slot <= last.Below:
+		return s, false, fmt.Errorf("report of slot %d: %w: it and all up to %d are over: this prover has since signed for %d others, the last time for %d", slot, mpow.ErrSlot, last.Below, len(last.Used), last.Slot)
+	case last.spent(slot):
+		return s, false, fmt.Errorf("report of slot %d: %w: it was signed for before %d was, and is not kept", slot, mpow.ErrSlot, last.Slot)
 	case last.Slot > 0 && last.Base.is(head), p.state.Accepted.is(head):
 		return s, false, nil
 	}

@@ -90,6 +90,32 @@ type signed struct {
 	Slot   mpow.Slot
 	Report mpow.Signed
 	Listed []cid.Cid // claimed in it: claimed again if it is lost
+
+	// Slots that have their report, rising, Slot among them: those that were signed
+	// for last, one by one, and Below, with all before it. A host that names a slot
+	// to come spends that slot, and none before it (spec §3.26).
+	Used  []mpow.Slot `cbor:"Used,omitempty"`
+	Below mpow.Slot   `cbor:"Below,omitempty"`
+}
+
+// keptSlots is how many slots are told apart.
+const keptSlots = 64
+
+// spent reports whether nothing new may be signed for a slot.
+func (s signed) spent(slot mpow.Slot) bool {
+	_, used := slices.BinarySearch(s.Used, slot)
+	return used || slot <= s.Below
+}
+
+// spend notes that a slot has its report. With too many noted, the first of them
+// stands for all before it.
+func (s signed) spend(slot mpow.Slot) signed {
+	at, _ := slices.BinarySearch(s.Used, slot)
+	s.Used = slices.Insert(slices.Clone(s.Used), at, slot)
+	if len(s.Used) > keptSlots {
+		s.Below, s.Used = s.Used[0], s.Used[1:]
+	}
+	return s
 }
 
 // A record is one change of the state; one field is set.
@@ -215,7 +241,7 @@ func (s *state) applyReport(r reported) error {
 	}
 	next.Seq++
 	next.Hash = r.Report.Hash()
-	s.Signed = signed{Base: next, Slot: r.Slot, Report: r.Report, Listed: r.Listed}
+	s.Signed = signed{Base: next, Slot: r.Slot, Report: r.Report, Listed: r.Listed, Used: s.Signed.Used, Below: s.Signed.Below}.spend(r.Slot)
 	for _, e := range s.Replicas {
 		s.bury(e)
 	}
@@ -266,6 +292,9 @@ func (s snapshot) state() *state {
 		ChainID: s.ChainID, Account: s.Account, Key: s.Key, Secret: s.Secret,
 		Replicas: map[id]*replica{}, Units: map[id]unit{}, Accepted: s.Accepted, Signed: s.Signed, Recovery: s.Recovery, Disks: s.Disks,
 		Sealer: s.Sealer, Giving: s.Giving, Taken: s.Taken,
+	}
+	if at := out.Signed.Slot; at > 0 && out.Signed.Used == nil { // of a build that kept the last slot alone
+		out.Signed.Used, out.Signed.Below = []mpow.Slot{at}, at-1
 	}
 	for n := range s.Replicas {
 		out.Replicas[s.Replicas[n].ID] = &s.Replicas[n]
