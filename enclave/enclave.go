@@ -38,12 +38,30 @@ func New(socket string) *Client {
 	var d net.Dialer
 	return &Client{http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return d.DialContext(ctx, "unix", socket)
+			c, err := d.DialContext(ctx, "unix", socket)
+			if err != nil {
+				return nil, err
+			}
+			return conn{c}, nil
 		},
 		MaxIdleConnsPerHost: 16, MaxConnsPerHost: 16, IdleConnTimeout: time.Minute, DisableCompression: true,
 		// Small: what is larger goes to and from the caller's own bytes, without a copy.
 		WriteBufferSize: 4 << 10, ReadBufferSize: 4 << 10,
 	}}}
+}
+
+// A conn sends a body in one piece, where net/http would copy it through a buffer
+// of its own, piece by piece.
+type conn struct{ net.Conn }
+
+// ReadFrom implements io.ReaderFrom.
+func (c conn) ReadFrom(r io.Reader) (int64, error) {
+	if l, ok := r.(*io.LimitedReader); ok { // of the length that the body itself has: see post
+		if body, ok := l.R.(io.WriterTo); ok {
+			return body.WriteTo(c.Conn)
+		}
+	}
+	return io.Copy(c.Conn, r)
 }
 
 // Close drops idle connections. It does not end the prover.

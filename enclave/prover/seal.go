@@ -3,6 +3,7 @@ package prover
 import (
 	"bytes"
 	"context"
+	"crypto/cipher"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -147,40 +148,27 @@ func (p *Prover) Seal(ctx context.Context, root, block cid.Cid, data []byte) err
 	return nil
 }
 
+// seal encrypts a block and writes it. Callers encrypt side by side; only the
+// write is one's at a time, so that a block that was answered for never stands
+// behind a hole.
 func (d *pending) seal(hash string, data []byte) error {
 	if err := d.ready(); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.gone {
-		return d.over()
-	}
-	if d.bad != nil {
-		return d.bad
-	}
-	if _, ok := d.dag.have[hash]; ok {
-		return nil
-	}
-	if _, ok := d.dag.wants[hash]; !ok {
-		return errors.New("no block sealed before links to it")
-	}
-	if err := d.dag.check(len(data)); err != nil {
-		return err
-	}
-	if d.next == math.MaxUint32 {
-		return unsealable("no block numbers are left")
-	}
-	e := entry{hash: hash, number: d.next, length: uint32(len(data)), off: d.end}
-	d.next++
-	aead, err := keyOf(d.keys, e.number)
-	if err != nil {
+	e, aead, err := d.number(hash, len(data))
+	if err != nil || aead == nil {
 		return err
 	}
 	buf := blocks.get(len(data) + sealedMore)
 	defer blocks.put(buf)
 	out := aead.Seal(append(buf[:0], e.header()...), nonce(uint64(e.number)), data, d.p.bound(d.r, e))
 	copy(e.tag[:], out[len(out)-tagSize:])
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if wanted, err := d.wants(hash, len(data)); err != nil || !wanted {
+		return err // another caller has brought it meanwhile
+	}
+	e.off = d.end
 	if err := d.p.disk.writeAt(d.file, out, e.off); err != nil {
 		// What was written of it is behind the end: the next write covers it, and a
 		// restart finds that it does not open and cuts it off.
@@ -188,6 +176,41 @@ func (d *pending) seal(hash string, data []byte) error {
 		return err
 	}
 	return d.take(e, data)
+}
+
+// number gives a block that is wanted its number and the key of it; with no key,
+// the block is there.
+func (d *pending) number(hash string, length int) (entry, cipher.AEAD, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if wanted, err := d.wants(hash, length); err != nil || !wanted {
+		return entry{}, nil, err
+	}
+	if d.next == math.MaxUint32 {
+		return entry{}, nil, unsealable("no block numbers are left")
+	}
+	e := entry{hash: hash, number: d.next, length: uint32(length)}
+	d.next++
+	aead, err := keyOf(d.keys, e.number)
+	return e, aead, err
+}
+
+// wants reports whether a block of this length has to be sealed, false if it is
+// there, or why it cannot be. The caller holds mu.
+func (d *pending) wants(hash string, length int) (bool, error) {
+	if d.gone {
+		return false, d.over()
+	}
+	if d.bad != nil {
+		return false, d.bad
+	}
+	if _, ok := d.dag.have[hash]; ok {
+		return false, nil
+	}
+	if _, ok := d.dag.wants[hash]; !ok {
+		return false, errors.New("no block sealed before links to it")
+	}
+	return true, d.dag.check(length)
 }
 
 // take enters a block that is on disk.
@@ -277,7 +300,7 @@ func (d *pending) scan() error {
 		if err != nil {
 			return err
 		}
-		d.next = e.number + 1
+		d.next = max(d.next, e.number+1) // callers side by side may have written out of turn
 		if err := d.take(e, data); err != nil {
 			return nil // d.bad says why; the block stays refused
 		}
@@ -292,7 +315,7 @@ func (d *pending) scanOne(size int64) (entry, []byte, error) {
 	}
 	e := entry{number: binary.BigEndian.Uint32(head[:]), length: binary.BigEndian.Uint32(head[4:]), off: d.end}
 	e.hash = string(make([]byte, head[8]))
-	if e.length > mpow.MaxBlock || e.end() > size || e.number < d.next || e.number == math.MaxUint32 {
+	if e.length > mpow.MaxBlock || e.end() > size || e.number == math.MaxUint32 {
 		return entry{}, nil, fmt.Errorf("%w: header", errDamaged)
 	}
 	rest := make([]byte, e.end()-e.off-9)
