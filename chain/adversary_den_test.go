@@ -38,6 +38,7 @@ type den struct {
 	real map[peer.ID]map[mpow.Slot]uint64     // bytes that an owner's nodes did hold in a slot
 	caps map[gpos.Era]map[peer.ID]coin.Amount // limits that these carry at the election for an era
 	told map[gpos.Era]bool                    // eras whose rewards are in due
+	tabs denTabs
 	done map[string]int
 }
 
@@ -153,7 +154,7 @@ func (d *den) clone() *den {
 	for who, m := range d.real {
 		out.real[who] = maps.Clone(m)
 	}
-	out.paid = maps.Clone(d.paid)
+	out.paid, out.tabs = maps.Clone(d.paid), d.tabs.clone()
 	out.caps, out.told, out.done = maps.Clone(d.caps), maps.Clone(d.told), map[string]int{}
 	return &out
 }
@@ -183,7 +184,8 @@ func (d *den) game(s strategy) int64 {
 	for e := gpos.Era(1); e < d.s.era(); e++ {
 		d.payouts(e)
 	}
-	return int64(d.wealth()) - int64(before) - int64(d.due)
+	d.weighCredit()
+	return int64(d.wealth()) - int64(before) - int64(d.due) + int64(d.tabs.lost)
 }
 
 // do runs one message of who; nothing is signed.
@@ -250,7 +252,8 @@ func (d *den) payouts(era gpos.Era) {
 }
 
 // wealth is all that is the crew's, wherever it stands.
-func (d *den) wealth() (sum coin.Amount) {
+func (d *den) wealth() coin.Amount {
+	sum := d.tabsLeft()
 	ours := func(who peer.ID) bool { return slices.Contains(d.crew, who) }
 	for _, who := range d.crew {
 		sum += accounts.must(d.s, who).Free + stakes.must(d.s, who).Locked() + simBonds.must(d.s, who) + purses.must(d.s, who).Vest.Sum()

@@ -20,7 +20,7 @@ type moveKind struct {
 
 // moves are all that colluders can do, by numbers: a names who, b a file or
 // another account, c how much.
-var moves = []moveKind{
+var moves = append([]moveKind{
 	{"wait", func(d *den, m move) error {
 		for range 1 + int(m.c)%4*2 {
 			d.block()
@@ -134,7 +134,7 @@ var moves = []moveKind{
 	{"payout", func(d *den, m move) error {
 		return d.stake(m.a, gpos.Msg{Payout: &gpos.Payout{Account: d.target(m.b), Era: d.s.era() - min(d.s.era(), gpos.Era(1+m.c%4))}})
 	}},
-}
+}, tabMoves...)
 
 // sums are what a move may be about.
 var sums = []coin.Amount{1, 2_000_000, 20_000_000, 1000, 3_000_000, 10 * coin.LODE}

@@ -53,6 +53,9 @@ var recipes = []strategy{
 	named("bond 0 0 1", "unbond 0 0 0", "rebond 0 0 0"),
 	named("bond 4 0 1", "guarantee 4 0 0", "wait 0 0 5", "cut 4 0 0"),
 	named("renew 0 0 0", "seal 0 1 0", "wait 0 0 1", "recover 0 0 0"),
+	named("fund 0 1 2", "sign 0 1 0", "claim 1 0 0", "sign 0 1 1", "claim 1 0 0", "claim 1 1 0"),
+	named("serve 1 0 2", "claim 1 0 0", "claim 2 0 0"),
+	named("fund 0 1 1", "sign 0 1 2", "close 0 1 0", "claim 1 0 0", "wait 0 0 3", "wait 0 0 3", "fund 0 1 1", "claim 1 0 0"),
 }
 
 func named(texts ...string) (s strategy) {
@@ -314,6 +317,42 @@ func TestTheAdversaryFindsABrokenRule(t *testing.T) {
 			}
 			return err
 		}, []string{"register"}},
+		{"the burn of a claim is rounded down", claimed(func(s *state, e Event) {
+			if e.Amount%5 != 0 {
+				s.give(e.Node, 1)
+			}
+		}), []string{"claim"}},
+		{"a claim books as credit what it burns too", claimed(func(s *state, e Event) {
+			credits.set(s, e.To, credits.must(s, e.To).Book(uint64(s.era()), e.Burnt))
+		}), []string{"claim"}},
+		{"a receipt that was paid pays once more", func(s *state, b Body, do func() error) error {
+			err := do()
+			if m := b.Msg.Credit; err != nil && m != nil && m.Claim != nil {
+				r := m.Claim.Receipt
+				if t := tabTable.must(s, couple{r.Client, r.Server}); t.Opened == r.Opened && t.Paid >= r.Grains {
+					s.give(r.Server, r.Grains)
+					err = nil
+				}
+			}
+			return err
+		}, []string{"claim"}},
+		{"a receipt is good for the next tab of its pair", func(s *state, b Body, do func() error) error {
+			if m := b.Msg.Credit; m != nil && m.Claim != nil {
+				r := m.Claim.Receipt
+				if t, ok := tabTable.get(s, couple{r.Client, r.Server}); ok && t.Opened > r.Opened {
+					s.give(r.Server, min(r.Grains, t.Left()))
+					return nil
+				}
+			}
+			return do()
+		}, []string{"claim", "close"}},
+		{"a tab that closes gives back at once, and again when it is due", func(s *state, b Body, do func() error) error {
+			err := do()
+			if m := b.Msg.Credit; err == nil && m != nil && m.Close != nil {
+				s.give(b.Sender, tabTable.must(s, couple{b.Sender, m.Close.Server}).Left())
+			}
+			return err
+		}, []string{"fund", "close"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -333,6 +372,17 @@ func TestTheAdversaryFindsABrokenRule(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// claimed breaks what follows a claim that paid.
+func claimed(then func(s *state, e Event)) ruleHook {
+	return func(s *state, b Body, do func() error) error {
+		err := do()
+		if m := b.Msg.Credit; err == nil && m != nil && m.Claim != nil {
+			then(s, s.pending[len(s.pending)-1])
+		}
+		return err
 	}
 }
 
