@@ -57,6 +57,8 @@ type CreditReport struct {
 //	bad_first_pct         requests that asked a cheat first
 //	cheats_seats_pct      paid places of later orders that go to cheats
 //	cheats_unbought_pct   the same if they had not dealt with themselves
+//	seat_cost_lode        what the cheats burnt for each place more that they got of these orders
+//	seat_pays_lode        what a place of a file of such a size pays, at the fees that the chain begins with, for an order of the usual length
 //	cheats_first_pct      later orders whose first place goes to a cheat
 //	honest_blamed_pct     askings of honest holders that were booked as failed
 //	ttfblk_ms, _p95       from the request to the first block
@@ -67,7 +69,7 @@ type CreditRow struct {
 	Figures map[string]SimFigure `json:"figures"`
 }
 
-var creditFigures = []string{"cheats_reward_pct", "unearned_pct", "burnt_pct", "bad_first_pct", "cheats_seats_pct", "cheats_unbought_pct", "cheats_first_pct",
+var creditFigures = []string{"cheats_reward_pct", "unearned_pct", "burnt_pct", "bad_first_pct", "cheats_seats_pct", "cheats_unbought_pct", "seat_cost_lode", "seat_pays_lode", "cheats_first_pct",
 	"honest_blamed_pct", "ttfblk_ms", "ttfblk_ms_p95", "chain_bytes_per_gib"}
 
 // CreditFigures returns the names of all figures in the order in which people
@@ -332,9 +334,23 @@ func (g *creditGame) figures(t *simTally, b creditBooks) map[string]float64 {
 	out["cheats_unbought_pct"], _ = g.w.cheatSeats(g.params.Market, bare)
 	if g.scheme == PaidReceipts {
 		out["burnt_pct"] = 100 * b.burnt / max(fair, 1)
+		if more := (out["cheats_seats_pct"] - out["cheats_unbought_pct"]) / 100 * seatsDrawn * seats; more > 0 {
+			out["seat_cost_lode"] = b.burnt / more / float64(coin.LODE)
+		}
+		out["seat_pays_lode"] = g.seatPays() / float64(coin.LODE)
 		out["chain_bytes_per_gib"] = b.onChain / max(b.served/(1<<30), 1e-9)
 	}
 	return out
+}
+
+// seatPays is what a place of a file pays in grains (spec §5.4).
+func (g *creditGame) seatPays() float64 {
+	m := g.params.Market
+	q, err := m.Quote(m.Begin(), min(g.cfg.File, m.MaxFileSize), m.OrderBlocks)
+	if err != nil {
+		panic(fmt.Sprintf("bench: %v", err)) // a size and a length that there can be
+	}
+	return float64(q.Amount()) * float64(m.PoolShare) / 1e6 / float64(m.PaidReplicas)
 }
 
 // tabSizes returns how many bytes of a block a claim and a fund take.

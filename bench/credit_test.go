@@ -37,6 +37,9 @@ func TestCheatsEarnNothingUnearned(t *testing.T) { // spec §7.5 to §7.7
 	if got := at(bench.PaidReceipts, "burnt_pct"); got < 5 {
 		t.Errorf("ours: dealing with themselves cost the cheats %.2f %% of what was paid", got)
 	}
+	if cost, pays := at(bench.PaidReceipts, "seat_cost_lode"), at(bench.PaidReceipts, "seat_pays_lode"); pays <= 0 || cost < 1000*pays {
+		t.Errorf("ours: a place that was bought costs %g LODE and pays %g", cost, pays)
+	}
 	if got := at(bench.PaidReceipts, "chain_bytes_per_gib"); got >= 1024 {
 		t.Errorf("ours: %.0f bytes on chain a GiB, want less than 1024", got)
 	}

@@ -234,3 +234,50 @@ func TestWhatBoughtCreditBuys(t *testing.T) {
 		t.Errorf("with all the money there is the turn is %d, with three tiers %d", most, last)
 	}
 }
+
+// TestABoughtTurnCostsMoreThanItsSeats: at the fees that the mainnet begins with,
+// the burn that a half-life of a sooner turn costs is the pay of so many places,
+// each for a whole order of the usual length, that who stores the files one by
+// one has not the line for it, or would have to win one order more a second than
+// by chance. Fees a hundred times as high would change that: the text says so.
+func TestABoughtTurnCostsMoreThanItsSeats(t *testing.T) { // spec §5.4, §7.7
+	p, err := Preset(ClassMain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const line = 125_000_000 // bytes a second: a gigabit
+	life := credit.FadeEras * uint64(p.EraSlots*p.Mpow.SlotBlocks*p.BlockTime/1000)
+	if life != 84*3600 {
+		t.Fatalf("a half-life is %d s", life)
+	}
+	for _, c := range []struct {
+		size uint64
+		pays coin.Amount // a place
+		win  uint64      // places that pay for the burn of the first tier
+	}{{1 << 20, 4545, 550_056}, {64 << 20, 7380, 338_754}, {1 << 30, 50_580, 49_427}, {32 << 30, 1_479_060, 1_691}} {
+		q, err := p.Market.Quote(p.Market.Begin(), c.size, p.Market.OrderBlocks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pays := q.Amount().Part(p.Market.PoolShare, 1_000_000) / coin.Amount(p.Market.PaidReplicas)
+		if pays != c.pays {
+			t.Errorf("a place of a file of %d MiB pays %d grains, want %d", c.size>>20, pays, c.pays)
+		}
+		for tier, unit := range []coin.Amount{1, 3, 7} {
+			booked := unit * p.Market.CreditUnit
+			if p.Market.Tier(booked) != uint64(tier+1) {
+				t.Fatalf("credit of %v is not tier %d", booked, tier+1)
+			}
+			// To book c takes a claim of c ÷ (1 − b); to keep it above c through a
+			// halving takes as much again.
+			burnt := credit.Burn(booked*1_000_000/coin.Amount(1_000_000-p.ClaimBurn), p.ClaimBurn)
+			win := uint64(burnt/pays) + 1
+			if tier == 0 && win != c.win {
+				t.Errorf("the burn %v of tier 1 is the pay of %d places of %d MiB, want %d", burnt, win, c.size>>20, c.win)
+			}
+			if win < life && win*c.size < life*line {
+				t.Errorf("tier %d: it takes %d places more of files of %d MiB in %d s, which a gigabit can bring", tier+1, win, c.size>>20, life)
+			}
+		}
+	}
+}
