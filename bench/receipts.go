@@ -23,27 +23,32 @@ import (
 // A ReceiptsConfig says how to measure what receipts cost. The zero value is the
 // usual run.
 type ReceiptsConfig struct {
-	Size   int       // bytes of the file; 0 = 128 MiB
-	Rounds int       // pairs of fetches, one with receipts and one without; 0 = 40
-	Seed   uint64    // of the content and of intervals
-	Out    io.Writer // of lines while it runs; nil: none
+	Size    int       // bytes of the file; 0 = 64 MiB
+	Couples int       // pairs of exchanges, each made anew, one of each with receipts; 0 = 24
+	Rounds  int       // fetches by each; 0 = 10
+	Seed    uint64    // of the content and of intervals
+	Out     io.Writer // of lines while it runs; nil: none
 }
 
 // A ReceiptsReport is what receipts cost on the hot path (spec §7.5): the same
 // file by two pairs of exchanges on loopback, with every byte signed and paid for
 // by one and without by the other, in turn. Both ends of both are in this process,
-// so its CPU is that of both, and each fetch is compared with its neighbour alone:
-// what else the machine does changes more slowly.
+// so its CPU is that of both. A pair of exchanges keeps for its life what luck its
+// connections and its first measurements of each other had, which is several
+// percent: so there are many, and it is they that are compared, each by all that
+// its fetches took.
 type ReceiptsReport struct {
 	Size    int               `json:"size"`
 	Machine map[string]string `json:"machine"`
 	On      []ReceiptsFetch   `json:"on"`
 	Off     []ReceiptsFetch   `json:"off"` // each beside the one of On
+	Couples int               `json:"couples"`
 	Ratios  []Ratio           `json:"ratios"`
 }
 
 // A ReceiptsFetch is one fetch.
 type ReceiptsFetch struct {
+	Couple   int     `json:"couple"` // from 0
 	MBps     float64 `json:"goodput_MBps"`
 	CPU      float64 `json:"cpu_MBps"` // bytes for each second of CPU
 	Receipts int     `json:"receipts"` // that the server kept
@@ -60,68 +65,89 @@ const receiptsWarm = 3
 
 // Receipts measures in turn with and without receipts.
 func Receipts(ctx context.Context, cfg ReceiptsConfig) (rep ReceiptsReport, err error) {
-	if cfg.Size <= 0 {
-		cfg.Size = 128 * mib
-	}
-	if cfg.Rounds <= 0 {
-		cfg.Rounds = 40
+	for _, x := range []struct {
+		v  *int
+		to int
+	}{{&cfg.Size, 64 * mib}, {&cfg.Couples, 24}, {&cfg.Rounds, 10}} {
+		if *x.v <= 0 {
+			*x.v = x.to
+		}
 	}
 	if cfg.Out == nil {
 		cfg.Out = io.Discard
 	}
-	dir, err := os.MkdirTemp("", "lode-bench-receipts-*")
-	if err != nil {
-		return rep, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	on, err := makeContent(ctx, Cell{Workload: Graph, Size: cfg.Size, Chunk: 256 * kib}, cfg.Seed)
 	if err != nil {
 		return rep, err
 	}
-	var pairs [2]*receiptsPair // without and with
-	for i := range pairs {
-		if pairs[i], err = newReceiptsPair(ctx, on, dir, i == 1); err != nil {
+	rep = ReceiptsReport{Size: cfg.Size, Machine: machine(), Couples: cfg.Couples}
+	for i := range cfg.Couples {
+		if err := rep.couple(ctx, on, cfg.Rounds, i); err != nil {
 			return rep, err
 		}
-		defer func() { err = errors.Join(err, pairs[i].close()) }()
-	}
-	rep = ReceiptsReport{Size: cfg.Size, Machine: machine()}
-	for round := range receiptsWarm + cfg.Rounds {
-		var got [2]ReceiptsFetch
-		for k := range pairs {
-			which := (k + round) % 2 // each goes first as often
-			if got[which], err = pairs[which].fetch(ctx, on); err != nil {
-				return rep, err
-			}
-		}
-		if round < receiptsWarm {
-			fmt.Fprintf(cfg.Out, "warming up: %d receipts for %d bytes\n", got[1].Receipts, got[1].Signed)
-			continue
-		}
-		rep.Off, rep.On = append(rep.Off, got[0]), append(rep.On, got[1])
 	}
 	rep.Ratios = []Ratio{
 		rep.ratio("receipts-vs-off", "MB/s", cfg.Seed, func(r ReceiptsFetch) float64 { return r.MBps }),
 		rep.ratio("receipts-vs-off-cpu", "MB/CPU-s", cfg.Seed, func(r ReceiptsFetch) float64 { return r.CPU }),
 	}
 	for _, r := range rep.Ratios {
-		fmt.Fprintln(cfg.Out, r)
+		fmt.Fprintf(cfg.Out, "%v; loss %.1f %%, at most %.1f %%\n", r, 100*(1-r.Value), 100*(1-r.Lo))
 	}
 	return rep, nil
 }
 
-// ratio is the median of what each fetch with receipts was to its neighbour.
-func (r ReceiptsReport) ratio(name, unit string, seed uint64, of func(ReceiptsFetch) float64) Ratio {
-	var on, off, pairs, ones []float64
-	for i := range r.On {
-		a, b := of(r.On[i]), of(r.Off[i])
+// couple lets a new pair of exchanges with receipts and one without fetch in turn.
+func (rep *ReceiptsReport) couple(ctx context.Context, on *content, rounds, n int) (err error) {
+	dir, err := os.MkdirTemp("", "lode-bench-receipts-*")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	var pairs [2]*receiptsPair // without and with
+	for k := range pairs {
+		i := (k + n) % 2 // each is made first as often
+		if pairs[i], err = newReceiptsPair(ctx, on, dir, i == 1); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, pairs[i].close()) }()
+	}
+	for round := range receiptsWarm + rounds {
+		var got [2]ReceiptsFetch
+		for k := range pairs {
+			i := (k + n + round) % 2 // each goes first as often
+			if got[i], err = pairs[i].fetch(ctx, on); err != nil {
+				return err
+			}
+			got[i].Couple = n
+		}
+		if round >= receiptsWarm {
+			rep.Off, rep.On = append(rep.Off, got[0]), append(rep.On, got[1])
+		}
+	}
+	return nil
+}
+
+// ratio is the median of what the fetches with receipts of each couple were to
+// those without.
+func (rep *ReceiptsReport) ratio(name, unit string, seed uint64, of func(ReceiptsFetch) float64) Ratio {
+	var on, off []float64
+	took := [2][]float64{make([]float64, rep.Couples), make([]float64, rep.Couples)}
+	for i := range rep.On {
+		a, b := of(rep.On[i]), of(rep.Off[i])
 		on, off = append(on, a), append(off, b)
-		if b > 0 {
-			pairs, ones = append(pairs, a/b), append(ones, 1)
+		if a > 0 && b > 0 {
+			took[0][rep.On[i].Couple] += 1 / a
+			took[1][rep.On[i].Couple] += 1 / b
+		}
+	}
+	var couples, ones []float64
+	for i, x := range took[0] {
+		if x > 0 {
+			couples, ones = append(couples, took[1][i]/x), append(ones, 1)
 		}
 	}
 	out := Ratio{Name: name, Ours: Median(on), Yardstick: Median(off), Unit: unit, Cell: "receipts"}
-	out.Value, out.Lo, out.Hi = RatioOf(pairs, ones, seed)
+	out.Value, out.Lo, out.Hi = RatioOf(couples, ones, seed)
 	return out
 }
 
