@@ -143,11 +143,11 @@ func TestSlanderMovesNobody(t *testing.T) { // reference §2.8: slander
 	}
 }
 
-func TestIncentiveIsAFunctionOfItsSeed(t *testing.T) {
+// functionOfSeed plays seed 1 twice, for the same report, and 2, for another.
+func functionOfSeed(t *testing.T, run func(seed uint64) (any, error)) {
+	t.Helper()
 	play := func(seed uint64) string {
-		rep, err := bench.Incentive(t.Context(), bench.IncentiveConfig{
-			World: bench.SimConfig{Seed: seed, Runs: 1, Holders: 30, Readers: 3, Objects: 60, Requests: 1000}, Cheats: []float64{0.2, 1},
-		})
+		rep, err := run(seed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -164,6 +164,14 @@ func TestIncentiveIsAFunctionOfItsSeed(t *testing.T) {
 	if b := play(2); a == b {
 		t.Error("another seed gives the same")
 	}
+}
+
+func TestIncentiveIsAFunctionOfItsSeed(t *testing.T) {
+	functionOfSeed(t, func(seed uint64) (any, error) {
+		return bench.Incentive(t.Context(), bench.IncentiveConfig{
+			World: bench.SimConfig{Seed: seed, Runs: 1, Holders: 30, Readers: 3, Objects: 60, Requests: 1000}, Cheats: []float64{0.2, 1},
+		})
+	})
 	if _, err := bench.Incentive(t.Context(), bench.IncentiveConfig{Cheats: []float64{1.5}}); !errors.Is(err, bench.ErrSimConfig) {
 		t.Errorf("one and a half of the holders cheat: %v", err)
 	}

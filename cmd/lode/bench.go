@@ -294,25 +294,11 @@ func (c *cli) benchSim(ctx context.Context, cfg bench.SimConfig, out string) err
 		}
 	}
 	return c.show(rep, func(w io.Writer) {
-		var t table
-		head := []any{"FIGURE"}
+		var players []player
 		for _, r := range rep.Rows {
-			head = append(head, strings.ToUpper(r.Ranker))
+			players = append(players, player{r.Ranker, r.Figures})
 		}
-		t.row(head...)
-		for _, name := range bench.SimFigures() {
-			cells := []any{name}
-			for _, r := range rep.Rows {
-				f := r.Figures[name]
-				text := fmt.Sprintf("%.4g", f.Median)
-				if f.Lo != f.Hi {
-					text += fmt.Sprintf(" [%.4g, %.4g]", f.Lo, f.Hi)
-				}
-				cells = append(cells, text)
-			}
-			t.row(cells...)
-		}
-		t.print(w)
+		printFigures(w, "FIGURE", bench.SimFigures(), players)
 	})
 }
 
@@ -340,67 +326,67 @@ anybody by chance, or as boxo does. Everything is a function of the seed. It tak
 			return c.show(rep, func(w io.Writer) { printIncentive(w, rep) })
 		},
 	}
-	f := cmd.Flags()
-	f.Uint64Var(&cfg.World.Seed, "seed", 1, "of the first world; the next has the next seed")
-	f.IntVar(&cfg.World.Runs, "runs", 0, "worlds (default 3)")
-	f.IntVar(&cfg.World.Holders, "holders", 0, "holders (default 120)")
-	f.IntVar(&cfg.World.Readers, "readers", 0, "readers (default 20)")
-	f.IntVar(&cfg.World.Requests, "requests", 0, "requests in all (default 300000)")
-	f.Float64SliceVar(&cfg.Cheats, "cheats", nil, "shares of cheats, divided by commas (default 0.05,0.2,0.4)")
-	f.StringSliceVar(&cfg.World.Rankers, "rankers", nil, "who plays, divided by commas (default: lode,random,lassie,stock,hearsay)")
+	cheatFlags(cmd, &cfg.World, &cfg.Cheats)
+	cmd.Flags().StringSliceVar(&cfg.World.Rankers, "rankers", nil, "who plays, divided by commas (default: lode,random,lassie,stock,hearsay)")
 	return cmd
 }
 
-// printIncentive shows a column for each ranker, and a table for each share of
-// cheats.
+// cheatFlags adds the flags of simulations in which some cheat.
+func cheatFlags(cmd *cobra.Command, world *bench.SimConfig, cheats *[]float64) {
+	f := cmd.Flags()
+	f.Uint64Var(&world.Seed, "seed", 1, "of the first world; the next has the next seed")
+	f.IntVar(&world.Runs, "runs", 0, "worlds (default 3)")
+	f.IntVar(&world.Holders, "holders", 0, "holders (default 120)")
+	f.IntVar(&world.Readers, "readers", 0, "readers (default 20)")
+	f.IntVar(&world.Requests, "requests", 0, "requests in all (default 300000)")
+	f.Float64SliceVar(cheats, "cheats", nil, "shares of cheats, divided by commas (default 0.05,0.2,0.4)")
+}
+
+// printIncentive shows two tables for each share of cheats: a column for each
+// ranker, and one for each order of service.
 func printIncentive(w io.Writer, rep bench.IncentiveReport) {
 	for _, cheats := range rep.Config.Cheats {
-		var rows []bench.IncentiveRow
-		var t table
-		head := []any{fmt.Sprintf("%g %% CHEATS", 100*cheats)}
+		var rankers, servers []player
 		for _, r := range rep.Rows {
 			if r.Cheats == cheats {
-				rows = append(rows, r)
-				head = append(head, strings.ToUpper(r.Ranker))
+				rankers = append(rankers, player{r.Ranker, r.Figures})
 			}
 		}
-		t.row(head...)
-		for _, name := range bench.IncentiveFigures() {
-			cells := []any{name}
-			for _, r := range rows {
-				f, ok := r.Figures[name]
-				cells = append(cells, interval(f, ok))
+		for _, r := range rep.Takers {
+			if r.Cheats == cheats {
+				servers = append(servers, player{r.Server, r.Figures})
 			}
-			t.row(cells...)
 		}
-		t.print(w)
+		printFigures(w, fmt.Sprintf("%g %% CHEATS", 100*cheats), bench.IncentiveFigures(), rankers)
 		fmt.Fprintln(w)
-		printTakers(w, rep, cheats)
+		printFigures(w, fmt.Sprintf("%g %% TAKE ONLY", 100*cheats), bench.TakerFigures(), servers)
+		fmt.Fprintln(w)
 	}
 }
 
-// printTakers shows a column for each order of service.
-func printTakers(w io.Writer, rep bench.IncentiveReport, cheats float64) {
-	var rows []bench.TakerRow
+// A player is who reached figures in a simulation.
+type player struct {
+	name    string
+	figures map[string]bench.SimFigure
+}
+
+// printFigures shows a row for each figure of names, a column for each player.
+func printFigures(w io.Writer, title string, names []string, players []player) {
 	var t table
-	head := []any{fmt.Sprintf("%g %% TAKE ONLY", 100*cheats)}
-	for _, r := range rep.Takers {
-		if r.Cheats == cheats {
-			rows = append(rows, r)
-			head = append(head, strings.ToUpper(r.Server))
-		}
+	head := []any{title}
+	for _, p := range players {
+		head = append(head, strings.ToUpper(p.name))
 	}
 	t.row(head...)
-	for _, name := range bench.TakerFigures() {
+	for _, name := range names {
 		cells := []any{name}
-		for _, r := range rows {
-			f, ok := r.Figures[name]
+		for _, p := range players {
+			f, ok := p.figures[name]
 			cells = append(cells, interval(f, ok))
 		}
 		t.row(cells...)
 	}
 	t.print(w)
-	fmt.Fprintln(w)
 }
 
 // interval prints a figure with its interval, if it has one.

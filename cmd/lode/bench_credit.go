@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -53,13 +52,8 @@ the seed. It takes about two minutes.`,
 			return c.show(rep, func(w io.Writer) { printBenchCredit(w, rep) })
 		},
 	}
+	cheatFlags(cmd, &cfg.World, &cfg.Cheats)
 	f := cmd.Flags()
-	f.Uint64Var(&cfg.World.Seed, "seed", 1, "of the first world; the next has the next seed")
-	f.IntVar(&cfg.World.Runs, "runs", 0, "worlds (default 3)")
-	f.IntVar(&cfg.World.Holders, "holders", 0, "holders (default 120)")
-	f.IntVar(&cfg.World.Readers, "readers", 0, "readers (default 20)")
-	f.IntVar(&cfg.World.Requests, "requests", 0, "requests in all (default 300000)")
-	f.Float64SliceVar(&cfg.Cheats, "cheats", nil, "shares of cheats, divided by commas (default 0.05,0.2,0.4)")
 	f.Float64Var(&cfg.Fake, "fake", 0, "what a cheat makes up or pays itself, in means of all holders (default 3)")
 	f.StringVar(&file, "file", "", "what a request fetches (default 64MiB)")
 	f.StringVar(&claim, "claim", "", "what a server waits for before it claims (default 1GiB)")
@@ -70,32 +64,13 @@ the seed. It takes about two minutes.`,
 func printBenchCredit(w io.Writer, rep bench.CreditReport) {
 	fmt.Fprintf(w, "a claim takes %d bytes of a block, a tab %d; price %v\n\n", rep.ClaimBytes, rep.FundBytes, rep.Config.Price)
 	for _, cheats := range rep.Config.Cheats {
-		var rows []bench.CreditRow
-		var t table
-		head := []any{fmt.Sprintf("%g %% CHEATS", 100*cheats)}
+		var schemes []player
 		for _, r := range rep.Rows {
 			if r.Cheats == cheats {
-				rows = append(rows, r)
-				head = append(head, strings.ToUpper(r.Scheme))
+				schemes = append(schemes, player{r.Scheme, r.Figures})
 			}
 		}
-		t.row(head...)
-		for _, name := range bench.CreditFigures() {
-			cells := []any{name}
-			for _, r := range rows {
-				f, ok := r.Figures[name]
-				text := "–"
-				if ok {
-					text = fmt.Sprintf("%.4g", f.Median)
-				}
-				if ok && f.Lo != f.Hi {
-					text += fmt.Sprintf(" [%.4g, %.4g]", f.Lo, f.Hi)
-				}
-				cells = append(cells, text)
-			}
-			t.row(cells...)
-		}
-		t.print(w)
+		printFigures(w, fmt.Sprintf("%g %% CHEATS", 100*cheats), bench.CreditFigures(), schemes)
 		fmt.Fprintln(w)
 	}
 }
