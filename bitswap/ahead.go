@@ -44,6 +44,8 @@ type trail struct {
 	spots map[cid.Cid]spot // links, by the block that they lead to
 	at    spot             // the first link that nobody asked for yet, as far as is known
 	run   uint64           // bytes read in order
+	open  int              // blocks that the reader waits for
+	got   [2]uint64        // blocks that it has had, and their bytes
 	begun int64            // when the first of them came, µs
 	most  uint64           // bytes of a file that the reader will read; 0 = not known
 	reach reach            // which they are, if it says so
@@ -215,12 +217,18 @@ func (t *trail) took(now int64, size uint64) {
 		t.begun = now
 	}
 	t.run += size
+	t.got[0], t.got[1] = t.got[0]+1, t.got[1]+size
 	t.all.read(size)
 }
 
+// due is about how many bytes the reader waits for: what it asks for ahead of
+// itself is ahead as well.
+func (t *trail) due() uint64 { return uint64(max(t.open, 0)) * (t.got[1] / max(t.got[0], 1)) }
+
 // goal is how many bytes are worth having ahead: what the reader says that it will
-// read, or more with each that it read in order, but none while readers that
-// jumped have left too much; and no more than it comes to in a second.
+// read, or more with each that it read in order, what it asks for itself among
+// them, but none while readers that jumped have left too much; and no more than it
+// comes to in a second.
 func (t *trail) goal(now int64) (goal uint64) {
 	switch {
 	case t.most > 0:
@@ -230,7 +238,7 @@ func (t *trail) goal(now int64) (goal uint64) {
 	case t.run >= aheadSure:
 		goal = aheadMost
 	default:
-		goal = t.run / aheadShare
+		goal = t.run/aheadShare - min(t.due(), t.run/aheadShare)
 	}
 	if took := uint64(max(now-t.begun, 1)); t.run > 0 && took > aheadSpan {
 		goal = min(goal, min(t.run, 1<<42)*aheadSpan/took)
@@ -331,6 +339,9 @@ func (s *session) lookAhead(ctx context.Context) {
 	have := make([]bool, len(ps))
 	for i, p := range ps {
 		have[i], _ = e.cfg.Blocks.Has(ctx, p.cid) // a store that fails is asked by the reader too
+		if have[i] && linked(p.cid) {
+			s.read(ctx, p.cid, roots[i])
+		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -128,6 +128,23 @@ func TestASlowReaderHasASecondAhead(t *testing.T) {
 	}
 }
 
+// TestWhatAReaderAsksForItselfIsAheadToo: one that looks ahead of itself, and may
+// leave at any time, has that much less fetched ahead of it, until it is sure to go on.
+func TestWhatAReaderAsksForItselfIsAheadToo(t *testing.T) {
+	for _, c := range []struct {
+		read, open int // leaves
+		want       uint64
+	}{{16, 0, 8 * block}, {16, 5, 3 * block}, {16, 8, 0}, {16, 100, 0}, {0, 10, 0}, {aheadSure / block, 10, aheadMost}} {
+		tr := &trail{all: &hoard{}, open: c.open}
+		for range c.read {
+			tr.took(start, block)
+		}
+		if got := tr.goal(start); got != c.want {
+			t.Errorf("%d leaves read, %d waited for: %d KiB ahead, want %d", c.read, c.open, got>>10, c.want>>10)
+		}
+	}
+}
+
 // TestWhatIsFetchedInVainIsPaidFor: readers that jump again and again make us
 // fetch little more for nothing than is earned by what they read.
 func TestWhatIsFetchedInVainIsPaidFor(t *testing.T) {

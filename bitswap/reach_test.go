@@ -13,15 +13,26 @@ import (
 	"github.com/ipfs/boxo/blockstore"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/credit"
 )
 
-// An empty store has nothing.
-type empty struct{ blockstore.Blockstore }
+// A handful is a store of a few blocks.
+type handful struct {
+	blockstore.Blockstore
+	all map[cid.Cid]blocks.Block
+}
 
-func (empty) Has(context.Context, cid.Cid) (bool, error) { return false, nil }
+func (h handful) Has(_ context.Context, c cid.Cid) (bool, error) { return h.all[c] != nil, nil }
+
+func (h handful) Get(_ context.Context, c cid.Cid) (blocks.Block, error) {
+	if b := h.all[c]; b != nil {
+		return b, nil
+	}
+	return nil, ipld.ErrNotFound{Cid: c}
+}
 
 // A rangeReader reads a file of 522 leaves as boxo's reader does, in a session of
 // an exchange that is a clock and a wire, from a holder that answers at once.
@@ -44,7 +55,7 @@ func newRangeReader(t *testing.T, from, bytes uint64) (r *rangeReader, end func(
 	e.recent = lru[cid.Cid, *record](1000)
 	e.cfg.Holders = func(cid.Cid) []peer.AddrInfo { return []peer.AddrInfo{{ID: "a"}} }
 	e.cfg.Score = func(peer.ID) credit.Prior { return credit.Prior{} }
-	e.cfg.Blocks = empty{}
+	e.cfg.Blocks = handful{}
 	e.sched.lim.Window, e.sched.lim.WindowMax = 64<<20, 64<<20 // all that is decided is asked for
 	go func() {
 		for range w.sent {
@@ -165,6 +176,28 @@ func TestARangeFetchesItsBlocksAndNoOthers(t *testing.T) {
 	}
 }
 
+// TestNodesOfOurOwnStoreSayWhereAReaderIs: their readers find them there, so that a
+// session is asked for leaves alone, and yet knows what is beside the range, and
+// what comes next.
+func TestNodesOfOurOwnStoreSayWhereAReaderIs(t *testing.T) {
+	for _, c := range []struct {
+		bytes uint64
+		want  int // leaves, when the first two of a node were read
+	}{{2 * block, 2}, {1 << 62, 10 + aheadMost/block}} {
+		synctest.Test(t, func(t *testing.T) {
+			r, end := newRangeReader(t, 348*block, c.bytes)
+			r.e.cfg.Blocks = handful{all: r.nodes}
+			r.hand = 348
+			r.read(348, 350)
+			got, nodes := r.gave()
+			if len(got) < c.want-1 || len(got) > c.want || got[0] != 348 || nodes > 0 {
+				t.Errorf("a reader of %d bytes: leaves %v and %d nodes, want %d leaves from 348 on", c.bytes, got, nodes, c.want)
+			}
+			end()
+		})
+	}
+}
+
 // TestWhoReadsOnBeyondItsRangeWaitsOnce: what a reader said is not the law.
 func TestWhoReadsOnBeyondItsRangeWaitsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -188,6 +221,9 @@ func TestWhoReadsOnBeyondItsRangeWaitsOnce(t *testing.T) {
 		r.read(5, 60)
 		if got, _ := r.gave(); len(got) < 60 {
 			t.Errorf("leaves %v were fetched: it waits again", got)
+		}
+		if n := r.s.trail.open; n != 0 {
+			t.Errorf("%d blocks are waited for when all have come", n)
 		}
 		end()
 	})

@@ -66,6 +66,8 @@ type session struct {
 	fallen  fallen
 	trail   trail
 	above   map[cid.Cid]cid.Cid // a file in a file → that one; guarded by e.mu
+	unread  []cid.Cid           // nodes that our own store may have; guarded by e.mu
+	learnt  int                 // that were looked for there; guarded by e.mu
 }
 
 // A request is one call of GetBlocks. All its fields but the channel are
@@ -196,6 +198,7 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 	if len(keys) > 0 {
 		r.root, r.sources = s.rootOf(ctx, keys[0], len(keys) == 1), slices.Concat(sourcesOf(ctx), s.sources)
 		e.refresh(r.root, s, r.sources, state)
+		s.learn(ctx, r.root, keys[0])
 	}
 
 	e.mu.Lock()
@@ -208,6 +211,7 @@ func (s *session) get(ctx context.Context, cs []cid.Cid) (*request, error) {
 	ticket(ctx, s.rec)
 	ticket(s.ctx, s.rec)
 	e.open[r] = struct{}{}
+	s.trail.open += len(left)
 	for _, b := range inline {
 		e.deliver(r, b)
 	}
@@ -354,6 +358,7 @@ func (e *Exchange) deliver(r *request, b blocks.Block) {
 		return
 	}
 	delete(r.left, b.Cid())
+	r.s.trail.open--
 	r.s.trail.took(e.now(), uint64(len(b.RawData())))
 	r.out <- b
 	if len(r.left) == 0 {
@@ -416,6 +421,7 @@ func (e *Exchange) fails(c cid.Cid) {
 		e.sched.drop(e.now(), c)
 	}
 	for _, r := range over {
+		r.s.trail.open--
 		if delete(r.left, c); len(r.left) == 0 {
 			e.finish(r, fmt.Errorf("nobody has it: %w", ipld.ErrNotFound{Cid: c}))
 		}
@@ -425,6 +431,7 @@ func (e *Exchange) fails(c cid.Cid) {
 // finish closes r. The caller holds mu.
 func (e *Exchange) finish(r *request, cause error) {
 	r.done, r.cause = true, cause
+	r.s.trail.open -= len(r.left)
 	r.rec.end(cause)
 	if cause != nil {
 		e.step(r.rec, Step{What: StepFailed, Why: cause.Error()})
