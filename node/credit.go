@@ -1,6 +1,7 @@
 package node
 
 import (
+	"math"
 	"net/http"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -17,6 +18,19 @@ type (
 		Height    int64           `json:"height"`
 		Statement chain.Statement `json:"statement"`
 		Use       CreditUse       `json:"use"`
+
+		Unclaimed []Unclaimed `json:"unclaimed"`         // receipts for the peer that this node keeps, or signed itself, and that a claim would pay now
+		With      coin.Amount `json:"credit_if_claimed"` // the statement's credit and what Unclaimed would add
+	}
+	// An Unclaimed is a receipt that is signed and not claimed: no credit yet, and
+	// money only as far as the tab has it (spec §7.5, §7.6).
+	Unclaimed struct {
+		Client peer.ID     `json:"client"`
+		Server peer.ID     `json:"server"`
+		Bytes  uint64      `json:"bytes"` // beyond the last receipt that was paid
+		Paid   coin.Amount `json:"paid"`  // what a claim takes out of the tab: Burnt + Got
+		Burnt  coin.Amount `json:"burnt"`
+		Got    coin.Amount `json:"got"` // what the server gets, and its owner as credit
 	}
 	// A CreditUse is what on-chain credit changes, each with what it would be
 	// without any (spec §7.7).
@@ -65,7 +79,23 @@ func (n *Node) getCredit(r *http.Request) (any, error) {
 		return nil, badRequest("limit=%d: at most %d claims; all events are under accounts/{id}/history", limit, maxStatement)
 	}
 	v := n.chain.View()
-	return CreditAnswer{Height: v.Height(), Statement: v.Statement(id, int(limit)), Use: n.creditUse(v, id)}, nil
+	a := CreditAnswer{Height: v.Height(), Statement: v.Statement(id, int(limit)), Use: n.creditUse(v, id)}
+	a.Unclaimed, a.With = unclaimed(id, a.Statement.Credit, n.Receipts())
+	return a, nil
+}
+
+// unclaimed picks the receipts for a server that a claim would pay now, and
+// returns what its credit would be then.
+func unclaimed(server peer.ID, have coin.Amount, all []ReceiptState) ([]Unclaimed, coin.Amount) {
+	out := []Unclaimed{}
+	for _, r := range all {
+		if r.Server != server || r.Unclaimed == 0 {
+			continue
+		}
+		out = append(out, Unclaimed{Client: r.Client, Server: r.Server, Bytes: r.Bytes - min(r.Tab.Bytes, r.Bytes), Paid: r.Unclaimed, Burnt: r.Unclaimed - r.Got, Got: r.Got})
+		have += min(r.Got, math.MaxUint64-have) // as a claim does (spec §7.6)
+	}
+	return out, have
 }
 
 // creditUse says what id's on-chain credit does at this node. The numbers are

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"log/slog"
+	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -199,4 +201,28 @@ func idOfKey(t *testing.T, key crypto.PrivKey) peer.ID {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// TestUnclaimedReceiptsAddUp: of all receipts, those for the peer that pay
+// something now; each is burn and gain, and the gains come to what the credit
+// would be.
+func TestUnclaimedReceiptsAddUp(t *testing.T) { // spec §7.6
+	of := func(server peer.ID, n uint64, paid, grains, deposited coin.Amount) ReceiptState {
+		r := ReceiptState{Receipt: credit.Receipt{Client: "c", Server: server, Opened: 7, Bytes: n, Grains: grains}, Tab: credit.Tab{Opened: 7, Deposited: deposited, Paid: paid, Bytes: n / 2}}
+		if _, p, err := r.Tab.Claim(r.Receipt, 200_000); err == nil {
+			r.Unclaimed, r.Got = p.Paid, p.Got
+		}
+		return r
+	}
+	got, with := unclaimed("s", 1000, []ReceiptState{of("s", 10, 5, 16, 100), of("s", 20, 16, 16, 100), of("x", 30, 0, 50, 100), of("s", 40, 90, 500, 100)})
+	want := []Unclaimed{{"c", "s", 5, 11, 3, 8}, {"c", "s", 20, 10, 2, 8}}
+	if !slices.Equal(got, want) || with != 1016 {
+		t.Errorf("%+v, %v with them; want %+v, 1016 grains", got, with, want)
+	}
+	if got, with := unclaimed("s", math.MaxUint64-3, []ReceiptState{of("s", 10, 5, 16, 100)}); len(got) != 1 || with != math.MaxUint64 {
+		t.Errorf("at the end of 64 bits: %+v, %v", got, with)
+	}
+	if got, with := unclaimed("nobody", 7, nil); got == nil || len(got) != 0 || with != 7 {
+		t.Errorf("of nobody: %+v, %v", got, with)
+	}
 }

@@ -52,6 +52,11 @@ func TestAnEdgePaysForWhatItFetches(t *testing.T) { // spec §7.5, §7.6, §7.7
 	if len(rs.Receipts) != 1 || rs.Receipts[0].Role != node.RoleServer || rs.Receipts[0].Client != edge.ID() || rs.Receipts[0].Bytes != tab.Bytes || rs.Receipts[0].Unclaimed != 0 {
 		t.Errorf("the holder keeps %+v, want what was claimed", rs.Receipts)
 	}
+	var explained node.CreditAnswer
+	w.api(server, "credit/"+server.ID().String(), &explained)
+	if len(explained.Unclaimed) != 0 || explained.With != explained.Statement.Credit || explained.Statement.Credit != got {
+		t.Errorf("all is claimed, and explained as %+v of %v and %v", explained.Unclaimed, explained.Statement.Credit, explained.With)
+	}
 	if rs.Exposure > rs.Extended || rs.Signed != tab.Bytes {
 		t.Errorf("the holder's books: %+v", rs)
 	}

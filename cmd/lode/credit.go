@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/csv"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
@@ -136,13 +135,9 @@ func (c *cli) claimCmd() *cobra.Command {
 itself what is worth it; this is for receipts that are kept elsewhere.`,
 		Args: nargs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, err := readFileOrStdin(cmd, args[0])
+			r, err := readReceipt(cmd, args[0])
 			if err != nil {
 				return err
-			}
-			var r credit.Receipt
-			if err := json.Unmarshal(raw, &r); err != nil {
-				return usage("receipt %s: %v", args[0], err)
 			}
 			if err := r.Verify(); err != nil {
 				return usage("receipt %s: %v", args[0], err)
@@ -219,6 +214,7 @@ for what it sent. A node signs by itself.`,
 	cmd.Flags().StringVar(&bytesText, "bytes", "", "what the server sent in all, like 3MiB")
 	cmd.Flags().StringVar(&amount, "amount", "", "what is owed for it in all, like 0.02")
 	cmd.Flags().StringVar(&from, "from", "", "key that signs (default: the only one under HOME/keys, else the node's own)")
+	cmd.AddCommand(c.receiptVerifyCmd())
 	return cmd
 }
 
@@ -335,7 +331,20 @@ func printCredit(w io.Writer, a creditAnswer) {
 	t.print(w)
 	fmt.Fprintf(w, "it halves next at height %d, unless somebody pays for more by then\n", s.Halves)
 
-	fmt.Fprintln(w, "\n2. what it changes here:")
+	fmt.Fprintln(w, "\n2. signed and not claimed yet, as far as this node knows:")
+	t = table{}
+	t.row("CLIENT", "FOR", "A CLAIM PAYS", "BURNS", "ADDS", "CREDIT THEN")
+	then := s.Credit
+	for _, r := range a.Unclaimed {
+		then += r.Got
+		t.row(short(r.Client.String()), size(r.Bytes), r.Paid, r.Burnt, r.Got, then)
+	}
+	if len(a.Unclaimed) == 0 {
+		t.row("nobody", "", "", "", "", a.With)
+	}
+	t.print(w)
+
+	fmt.Fprintln(w, "\n3. what it changes here:")
 	t = table{}
 	t.row("FOR", "WITH IT", "WITHOUT", "WHY")
 	var parts []string
