@@ -95,9 +95,12 @@ func (cl *client) do(ctx context.Context, method, path, kind string, body []byte
 		return cl.unreached(err)
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return fmt.Errorf("read the answer of %s to %s: %w", cl.where, path, err)
+	}
+	if len(data) > maxAnswer {
+		return fmt.Errorf("the answer of %s to %s is longer than %d MiB: ask for less, such as one account or one CID", cl.where, path, maxAnswer>>20)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return cl.refusal(resp.StatusCode, path, data)
@@ -127,7 +130,8 @@ func (cl *client) refusal(status int, path string, data []byte) error {
 		Code  uint32 `json:"code"`
 	}
 	if err := json.Unmarshal(data, &e); err != nil || e.Error == "" {
-		e.Error = fmt.Sprintf("the node at %s answers %s with status %d: %s", cl.where, path, status, strings.TrimSpace(string(data)))
+		said := strings.TrimSpace(strings.ToValidUTF8(string(data[:min(len(data), 200)]), ""))
+		e.Error = fmt.Sprintf("the node at %s answers %s with status %d, not as a node does: is --node right? It says: %s", cl.where, path, status, said)
 	}
 	switch {
 	case status == http.StatusUnauthorized:
