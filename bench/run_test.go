@@ -11,14 +11,19 @@ import (
 	"github.com/lode-node/lode/bench"
 )
 
-// Nothing here says how fast anything is: the machine is shared.
+// Nothing here says how fast anything is: the machine is shared. One that is too busy to keep a link (TestSelfTestJudges
+// holds the verdict itself) measures on the bare loopback, and only the round trip is left out.
 func TestTinyRunMeasuresEveryClientAndKind(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var out bytes.Buffer
+	rtt := 4.0
 	rep, err := bench.Run(ctx, bench.Config{Set: bench.Tiny, Shaper: bench.Relay, Out: &out})
 	if err != nil && !rep.Shaper.OK && rep.Shaper.RateGot > 0 {
-		t.Skipf("the machine is too busy to keep a link: %v", err) // TestSelfTestJudges holds the verdict itself
+		t.Logf("no links: %v", err)
+		rtt = 0
+		out.Reset()
+		rep, err = bench.Run(ctx, bench.Config{Set: bench.Tiny, Shaper: bench.None, Out: &out})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +52,6 @@ func TestTinyRunMeasuresEveryClientAndKind(t *testing.T) {
 			t.Errorf("%s by %s: first choice %v %%", s.Cell, s.Client, v)
 		}
 	}
-	rtt := 4.0
 	for _, s := range rep.Samples {
 		if s.Error != "" || s.Values["timeout"] != 0 {
 			t.Errorf("%s by %s: error %q", s.Cell, s.Client, s.Error)
