@@ -349,14 +349,14 @@ func TestBoxoWantlistCleanup(t *testing.T) {
 	for _, make := range []string{byChain, byFallback} {
 		p := newParty(t, false, make, stock)
 		a, b := p.members[0], p.members[1].boxo
-		_, keys := several(20, 100, 7)
+		_, keys := several(40, 100, 7) // none twice: boxo's client loses the cancel of a want that it has cancelled within 20 ms before
 		empty := func() bool {
 			return len(b.WantlistForPeer(a.host.ID())) == 0 && gauge(t, a.stats, "lode_bitswap_wants_open") == 0
 		}
 		for _, ask := range []func(context.Context){
 			func(ctx context.Context) { a.GetBlock(ctx, keys[0]) },
-			func(ctx context.Context) { got(t, fetch(t, ctx, a, keys[:10]), nil) },
-			func(ctx context.Context) { got(t, fetch(t, ctx, a.NewSession(ctx), keys[10:]), nil) },
+			func(ctx context.Context) { got(t, fetch(t, ctx, a, keys[1:10]), nil) },
+			func(ctx context.Context) { got(t, fetch(t, ctx, a.NewSession(ctx), keys[10:20]), nil) },
 		} {
 			ctx, cancel := context.WithCancel(testContext(t))
 			go func() {
@@ -369,11 +369,17 @@ func TestBoxoWantlistCleanup(t *testing.T) {
 		// One of two ends: what the other wants stays.
 		ctx1, cancel1 := context.WithCancel(testContext(t))
 		ctx2, cancel2 := context.WithCancel(testContext(t))
-		one, two := fetch(t, ctx1, a.NewSession(ctx1), keys[:10]), fetch(t, ctx2, a.NewSession(ctx2), keys[5:])
+		one, two := fetch(t, ctx1, a.NewSession(ctx1), keys[20:30]), fetch(t, ctx2, a.NewSession(ctx2), keys[25:])
+		asked := func(n int) {
+			eventually(t, fmt.Sprintf("%d blocks are wanted", n), func() bool {
+				return len(b.WantlistForPeer(a.host.ID())) == n && gauge(t, a.stats, "lode_bitswap_wants_open") == float64(n)
+			})
+		}
+		asked(20)
 		cancel1()
 		for range one {
 		}
-		eventually(t, "the others are wanted", func() bool { return gauge(t, a.stats, "lode_bitswap_wants_open") == 15 })
+		asked(15)
 		cancel2()
 		for range two {
 		}
