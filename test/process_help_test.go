@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -121,9 +122,14 @@ func (w *town) end(p *process, limit time.Duration) int {
 	case <-p.done:
 		return p.cmd.ProcessState.ExitCode()
 	case <-time.After(limit):
-		w.Fatalf("%v did not end within %v: %s", p.cmd.Args, limit, p.said())
-		return 0
 	}
+	_ = p.cmd.Process.Signal(syscall.SIGQUIT) // so that it says where it hangs
+	select {
+	case <-p.done:
+	case <-time.After(limit):
+	}
+	w.Fatalf("%v did not end within %v: %s", p.cmd.Args, limit, p.said())
+	return 0
 }
 
 // lode runs a command to its end.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -40,6 +41,9 @@ func TestProcesses(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("it reads /proc")
 	}
+	hup := make(chan os.Signal, 1) // under nohup the programs would ignore it, as they should; what we catch they start with as usual
+	signal.Notify(hup, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hup) })
 	w := &town{T: t, all: t, bin: buildPrograms(t), home: filepath.Join(t.TempDir(), "net")}
 	var f file
 	for _, part := range []struct {
