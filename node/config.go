@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"reflect"
 	"sort"
 	"strconv"
@@ -116,6 +117,9 @@ type KeeperConfig struct {
 // ProverConfig says where the enclave is.
 type ProverConfig struct {
 	Socket string `toml:"socket"` // of a running prover; empty means a simulated one inside this process
+	// Disks are further directories for what the simulated one inside this process
+	// seals; a prover with a socket is told its own with --disk.
+	Disks []string `toml:"disks"`
 }
 
 // CollateralConfig says whether this node brings Intel's collateral to the chain
@@ -310,6 +314,14 @@ func (c Config) validate() error {
 		return fmt.Errorf("p2p.receive_window %d: want %d to %d bytes", c.P2P.ReceiveWindow, WindowMin, WindowMax)
 	case c.Gateway.Deadline <= 0:
 		return fmt.Errorf("gateway.deadline %v: want more than 0", time.Duration(c.Gateway.Deadline))
+	}
+	if c.Prove.Socket != "" && len(c.Prove.Disks) > 0 {
+		return fmt.Errorf("prover.disks %q: the prover at %s is a process of its own: start it with --disk for each", c.Prove.Disks, c.Prove.Socket)
+	}
+	for _, d := range c.Prove.Disks {
+		if !filepath.IsAbs(d) {
+			return fmt.Errorf("prover.disks: %q: want an absolute path", d)
+		}
 	}
 	switch b := c.Bitswap; {
 	case b.Server != bitswap.ServerLode && b.Server != bitswap.ServerBoxo:

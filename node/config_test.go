@@ -55,6 +55,8 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		{flag: "bitswap.http", value: "yes", want: "bitswap.http \"yes\""},
 		{flag: "p2p.receive_window", value: "1000", want: "p2p.receive_window 1000"},
 		{flag: "cache.disk", value: "-1", want: "number of bytes"},
+		{flag: "prover.disks", value: "sealed2", want: "absolute"},
+		{file: "[prover]\nsocket = 's'\n", flag: "prover.disks", value: "/mnt/a", want: "--disk"},
 	} {
 		path := filepath.Join(t.TempDir(), "lode.toml")
 		if err := os.WriteFile(path, []byte(c.file), 0o600); err != nil {
@@ -83,7 +85,7 @@ func TestSavedSettingsLoadTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Lists that were empty come back empty rather than nil.
-	for _, l := range []*[]string{&got.P2P.Announce, &got.P2P.Bootstrap, &got.Comet.Peers, &got.Bitswap.Delegated} {
+	for _, l := range []*[]string{&got.P2P.Announce, &got.P2P.Bootstrap, &got.Comet.Peers, &got.Bitswap.Delegated, &got.Prove.Disks} {
 		if len(*l) == 0 {
 			*l = nil
 		}

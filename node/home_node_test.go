@@ -131,6 +131,7 @@ func waitFor(ctx context.Context, t *testing.T, n *node.Node, what string, done 
 func TestNodeFromItsHomeRunsAndGoesOn(t *testing.T) {
 	ctx := deadline(t, 60*time.Second)
 	c, _ := realHome(t, "dev-home")
+	c.Prove.Disks = []string{filepath.Join(t.TempDir(), "second")}
 	n := run(t, c)
 	reported := func(slot uint64) func(*chain.View) bool {
 		return func(v *chain.View) bool {
@@ -142,6 +143,9 @@ func TestNodeFromItsHomeRunsAndGoesOn(t *testing.T) {
 	st := status(t, c.Home)
 	if st.Height < 16 || st.ChainID != "dev-home" || st.Kind != "simulated" || !st.Validator || st.Stopped != "" {
 		t.Errorf("status %+v: want a validator of dev-home above height 16, simulated", st)
+	}
+	if st.Prover == nil || len(st.Prover.Disks) != 2 || st.Prover.Disks[1].Dir != c.Prove.Disks[0] {
+		t.Errorf("status %+v: want a prover with the disk of prover.disks", st)
 	}
 	if st.Prover == nil || st.Prover.SRDBytes == 0 || st.Gateway == "" {
 		t.Errorf("status %+v: want a prover with random data, and a gateway", st)

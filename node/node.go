@@ -255,7 +255,7 @@ func (n *Node) openProver() (err error) {
 		n.opened = append(n.opened, client.Close)
 	case v.Params().Mpow.AllowSimulated:
 		dir := n.home.Path(dirSealed)
-		p, err := prover.New(prover.Config{Dir: dir, Platform: prover.Simulated(dir), Params: v.Params().Mpow, Logger: n.log.With("room", "prover")})
+		p, err := prover.New(prover.Config{Dir: dir, Disks: n.c.Prove.Disks, Platform: prover.Simulated(dir), Params: v.Params().Mpow, Logger: n.log.With("room", "prover")})
 		if err != nil {
 			return err
 		}

@@ -176,8 +176,8 @@ func TestNobodyIsToldWhoHolds(t *testing.T) {
 			}
 		}
 	}
-	// bitswap.delegated names servers to ask for providers where the chain knows nobody, none by default; collateral.fmspcs are families of processors.
-	peers := map[string]bool{"p2p.listen": true, "p2p.announce": true, "p2p.bootstrap": true, "comet.peers": true, "bitswap.delegated": true, "collateral.fmspcs": true}
+	// bitswap.delegated names servers to ask for providers where the chain knows nobody, none by default; collateral.fmspcs are families of processors, prover.disks directories.
+	peers := map[string]bool{"p2p.listen": true, "p2p.announce": true, "p2p.bootstrap": true, "comet.peers": true, "bitswap.delegated": true, "collateral.fmspcs": true, "prover.disks": true}
 	for _, key := range lists(reflect.TypeOf(c), "") {
 		if !peers[key] {
 			t.Errorf("the setting %s is a list that this test does not know; may it name holders?", key)
