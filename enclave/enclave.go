@@ -200,11 +200,26 @@ func (c *Client) Drop(ctx context.Context, root cid.Cid) error {
 	return c.call(ctx, slow, "drop", mpow.CIDCall{CID: root}, &mpow.EmptyCall{})
 }
 
-// Files returns the whole files now held.
+// Files returns the whole files now held, by root. It asks for them in parts: what
+// comes or goes meanwhile may be in it or not.
 func (c *Client) Files(ctx context.Context) ([]mpow.File, error) {
-	var out mpow.FilesReply
-	err := c.call(ctx, quick, "files", mpow.EmptyCall{}, &out)
-	return out.Files, err
+	var all []mpow.File
+	for {
+		var in mpow.FilesCall
+		var out mpow.FilesReply
+		if len(all) > 0 {
+			in.After = all[len(all)-1].Root.Bytes()
+		}
+		if err := c.call(ctx, quick, "files", in, &out); err != nil {
+			return nil, err
+		}
+		if len(out.Files) > 0 && bytes.Compare(out.Files[0].Root.Bytes(), in.After) <= 0 || len(out.Files) == 0 && out.More {
+			return nil, errors.New("prover: files: the parts do not follow one another")
+		}
+		if all = append(all, out.Files...); !out.More {
+			return all, nil
+		}
+	}
 }
 
 // Pending returns the roots of replicas under construction.

@@ -7,9 +7,12 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/ipfs/go-cid"
 
 	"github.com/lode-node/lode/enclave"
 	"github.com/lode-node/lode/mpow"
@@ -80,6 +83,39 @@ func TestBadAnswersAreErrors(t *testing.T) {
 	} {
 		if _, err := answering(t, h).Info(t.Context()); err == nil {
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// A list comes in parts until the prover says that it was the last; a prover whose
+// parts go round in circles holds nobody.
+func TestListsComeInParts(t *testing.T) {
+	file := func(n byte) mpow.File {
+		return mpow.File{Root: cid.NewCidV1(cid.Raw, []byte{0x12, 1, n}), Size: uint64(n)}
+	}
+	parts := map[string]mpow.FilesReply{
+		"":                           {Files: []mpow.File{file(1), file(2)}, More: true},
+		string(file(2).Root.Bytes()): {Files: []mpow.File{file(5)}, More: true},
+		string(file(5).Root.Bytes()): {Files: []mpow.File{file(7)}},
+	}
+	c := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		var in mpow.FilesCall
+		if err := mpow.DecodeCall(body, &in); err != nil {
+			t.Error(err)
+		}
+		reply(200, parts[string(in.After)])(w, r)
+	})
+	files, err := c.Files(t.Context())
+	if err != nil || !slices.Equal(files, []mpow.File{file(1), file(2), file(5), file(7)}) {
+		t.Fatalf("got %v, %v", files, err)
+	}
+	for name, again := range map[string]mpow.FilesReply{
+		"the same part": {Files: []mpow.File{file(1), file(2)}, More: true},
+		"nothing":       {More: true},
+	} {
+		if files, err := answering(t, reply(200, again)).Files(t.Context()); err == nil {
+			t.Errorf("%s for ever: %v", name, files)
 		}
 	}
 }

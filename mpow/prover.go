@@ -144,6 +144,10 @@ type (
 		Generation  uint64 `json:"generation"`
 		Head        Head   `json:"head"`
 	}
+	// FilesCall asks for files, a part of them at a time.
+	FilesCall struct {
+		After []byte `json:"after"` // bytes of the last root of the part before; none: from the first
+	}
 	// EmptyCall is the body of calls without arguments, and of replies without
 	// results.
 	EmptyCall struct{}
@@ -156,9 +160,10 @@ type (
 	BytesReply struct {
 		Bytes []byte `json:"bytes"`
 	}
-	// FilesReply answers files.
+	// FilesReply answers files, in order of their roots.
 	FilesReply struct {
 		Files []File `json:"files"`
+		More  bool   `json:"more"` // ask again, after the last of these
 	}
 	// NumberReply answers commit and size in bytes, and has with 0 or 1.
 	NumberReply struct {

@@ -13,13 +13,12 @@
 package prover
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -43,6 +42,11 @@ type Config struct {
 	// and its error is taken for the disk's own: tests fill the disk with it
 	// (syscall.ENOSPC), or pull the plug. It must be safe for concurrent use.
 	Disk func(Op) error
+
+	// Memory bounds the heap, in bytes; 0 is the runtime's own limit, GOMEMLIMIT, and
+	// none where there is none. What is sealed beyond what its index may take is
+	// refused with mpow.ErrFull.
+	Memory int64
 
 	// Free, if set, stands for the host's word on how many bytes are free below a
 	// directory, and on which device it is.
@@ -100,6 +104,9 @@ type Prover struct {
 	handles  handles
 	lost     atomic.Uint64 // files found damaged
 
+	indexed    atomic.Int64 // blocks whose index is in memory, files among them (memory.go)
+	maxIndexed int64
+
 	reporting sync.Mutex // held by Report, taken before writing
 	writing   sync.Mutex // held by whatever changes the state; taken before mu
 	vault     *vault     // guarded by writing
@@ -110,7 +117,8 @@ type Prover struct {
 	state   *state
 	held    map[cid.Cid]*held    // whole replicas by root
 	pending map[cid.Cid]*pending // replicas under construction by root
-	blocks  map[string][]place   // multihash → where it lies; slices are never changed in place
+	blocks  places               // of whole replicas
+	order   []cid.Cid            // roots of held, rising; nil: to be made anew
 	closed  bool
 }
 
@@ -133,7 +141,8 @@ func New(c Config) (*Prover, error) {
 		params: c.Params, platform: c.Platform, dir: filepath.Clean(c.Dir), disk: disk{c.Disk},
 		take: c.Take, releases: c.Releases,
 		log:  logger.With("platform", c.Platform.Name()),
-		held: map[cid.Cid]*held{}, pending: map[cid.Cid]*pending{}, blocks: map[string][]place{},
+		held: map[cid.Cid]*held{}, pending: map[cid.Cid]*pending{}, blocks: newPlaces(),
+		maxIndexed: blocksFor(cmp.Or(c.Memory, memoryLimit())),
 	}
 	p.volumes.unit, p.volumes.free = c.Params.SRDUnit, c.Free
 	if c.Free == nil {
@@ -146,192 +155,6 @@ func New(c Config) (*Prover, error) {
 	p.log.Info("prover opened", "kind", c.Platform.Kind().String(), "files", len(p.held), "pending", len(p.pending),
 		"units", len(p.state.Units), "disks", len(p.volumes.all))
 	return p, nil
-}
-
-func (p *Prover) open(seal []byte, disks []string) error {
-	if err := p.openVolumes(disks); err != nil {
-		return err
-	}
-	p.vault = &vault{dir: p.dir, disk: p.disk, seal: seal, simulated: p.platform.Kind() == mpow.KindSimulated}
-	var err error
-	if p.state, err = p.vault.open(); err != nil {
-		return err
-	}
-	known := p.state != nil
-	if !known {
-		if err := p.nothingSealed(); err != nil {
-			return err
-		}
-		p.state = newState()
-	}
-	if err := p.takenDisks(); err != nil {
-		return err
-	}
-	if err := p.sameDisks(known); err != nil {
-		return err
-	}
-	p.key = ed25519.NewKeyFromSeed(p.state.Key)
-	if err := p.vault.roll(p.state); err != nil {
-		if p.vault.gen == 0 || !errors.Is(err, mpow.ErrFull) {
-			return err
-		}
-		// What is held can be read, and dropped; the first change tries again.
-		p.vault.broken = true
-		p.log.Warn("disk full: nothing new can be taken until there is space", "err", err)
-	}
-	if p.state.Giving == nil { // else another prover may have put its own there
-		p.sweep()
-	}
-	if err := p.volumes.scan(); err != nil {
-		return err
-	}
-	return p.load()
-}
-
-// openVolumes takes the prover's directory and its further disks.
-func (p *Prover) openVolumes(disks []string) error {
-	for _, dir := range append([]string{p.dir}, disks...) {
-		dir = filepath.Clean(dir)
-		if err := p.disk.mkdirAll(dir); err != nil {
-			return err
-		}
-		lock, err := lockDir(dir)
-		if err != nil {
-			return err
-		}
-		v, err := p.disk.openVolume(dir)
-		if err != nil {
-			return errors.Join(err, lock.Close())
-		}
-		v.lock = lock
-		p.volumes.all = append(p.volumes.all, v)
-	}
-	return p.volumes.scan()
-}
-
-// takenDisks opens those of the directories to be taken over that were taken over
-// in an earlier run: they are this prover's now.
-func (p *Prover) takenDisks() error {
-	for _, dir := range p.take {
-		dir = filepath.Clean(dir)
-		v, err := p.disk.openVolume(dir)
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(p.state.Disks, func(m mounted) bool { return m.ID == v.id }) {
-			continue
-		}
-		if v.lock, err = lockDir(dir); err != nil {
-			return fmt.Errorf("%w; end the prover that handed over", err)
-		}
-		p.volumes.all = append(p.volumes.all, v)
-	}
-	return p.volumes.scan()
-}
-
-// nothingSealed returns an error if there are sealed data without a state, which
-// nothing could open: they are not taken away because a file is missing.
-func (p *Prover) nothingSealed() error {
-	for _, v := range p.volumes.all {
-		empty, err := v.empty()
-		if err != nil {
-			return err
-		}
-		if !empty {
-			return p.vault.refuse(1, fmt.Errorf("is gone, and sealed data that only it opens lie in %s", v.dir))
-		}
-	}
-	return nil
-}
-
-// sameDisks holds the volumes against those that the state knows, and takes new
-// ones in. One whose data are another prover's is refused: they would be swept
-// away.
-func (p *Prover) sameDisks(known bool) error {
-	old := map[id]bool{}
-	for _, m := range p.state.Disks {
-		old[m.ID] = true
-		if !slices.ContainsFunc(p.volumes.all, func(v *volume) bool { return v.id == m.ID }) {
-			return &DiskMissingError{ID: m.ID.String(), Dir: m.Dir, Prover: p.dir}
-		}
-	}
-	before := len(p.state.Disks) == 0 && known // by a version that knew one directory
-	p.state.Disks = nil
-	for n, v := range p.volumes.all {
-		empty, err := v.empty()
-		if err != nil {
-			return err
-		}
-		if !empty && !old[v.id] && !(before && n == 0) {
-			return fmt.Errorf("%s holds sealed data of another prover: name an empty directory", v.dir)
-		}
-		p.state.Disks = append(p.state.Disks, mounted{v.id, v.dir})
-	}
-	return nil
-}
-
-func newState() *state {
-	s := snapshot{Key: make([]byte, ed25519.SeedSize), Secret: make([]byte, 32)}
-	rand.Read(s.Key)
-	rand.Read(s.Secret)
-	return s.state()
-}
-
-// sweep takes away what no record names: what a crash left of a replica or a
-// unit that was dropped, or never finished.
-func (p *Prover) sweep() {
-	known := map[string]bool{}
-	for i, r := range p.state.Replicas {
-		known[i.String()] = !r.Dead
-	}
-	for i := range p.state.Units {
-		known[i.String()] = true
-	}
-	for _, v := range p.volumes.all {
-		for _, sub := range []string{"replicas", "srd"} {
-			entries, err := os.ReadDir(filepath.Join(v.dir, sub))
-			for _, e := range entries {
-				if err == nil && (!known[e.Name()] || !p.volumes.isHome(e.Name(), v)) {
-					err = p.disk.remove(filepath.Join(v.dir, sub, e.Name()))
-				}
-			}
-			if err != nil {
-				p.log.Warn("cannot take away what is no longer used", "dir", v.dir, "err", err)
-			}
-		}
-	}
-}
-
-// load reads the index of each whole replica and lists those under
-// construction, whose data is read when they are next asked for.
-func (p *Prover) load() error {
-	var lost []id
-	for _, i := range sorted(p.state.Replicas) {
-		r := p.state.Replicas[i]
-		switch {
-		case r.Dead:
-		case !r.Committed:
-			p.mu.Lock()
-			p.pending[r.Root] = &pending{p: p, r: r}
-			p.mu.Unlock()
-		default:
-			h, err := p.readIndex(r)
-			if err != nil {
-				p.lost.Add(1)
-				p.log.Error("file is lost", "cid", r.Root.String(), "err", err)
-				lost = append(lost, i)
-				continue
-			}
-			p.publish(h)
-		}
-	}
-	if len(lost) == 0 {
-		return nil
-	}
-	if err := p.change(record{Drop: lost}); err != nil {
-		p.log.Error("cannot record that files are lost; the next report does", "err", err)
-	}
-	return nil
 }
 
 // change makes r durable and applies it. The caller holds writing, or is alone.
@@ -470,111 +293,4 @@ func (p *Prover) Attest(ctx context.Context, chainID string, account mpow.Accoun
 		return mpow.Register{}, fmt.Errorf("attest: %w", err)
 	}
 	return r, nil
-}
-
-// Files returns the whole files now held, by root.
-func (p *Prover) Files(ctx context.Context) ([]mpow.File, error) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.closed {
-		return nil, errClosed
-	}
-	out := make([]mpow.File, 0, len(p.held))
-	for _, i := range sorted(p.state.Replicas) {
-		if r := p.state.Replicas[i]; r.held() {
-			out = append(out, r.file())
-		}
-	}
-	return out, nil
-}
-
-// Pending returns the roots of replicas under construction.
-func (p *Prover) Pending(ctx context.Context) ([]cid.Cid, error) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.closed {
-		return nil, errClosed
-	}
-	out := make([]cid.Cid, 0, len(p.pending))
-	for _, i := range sorted(p.state.Replicas) {
-		if r := p.state.Replicas[i]; !r.Committed && !r.Dead {
-			out = append(out, r.Root)
-		}
-	}
-	return out, nil
-}
-
-// Drop forgets a file, whole or under construction, and frees its space; the
-// next report says so. Dropping what is not there does nothing.
-func (p *Prover) Drop(ctx context.Context, root cid.Cid) error {
-	p.writing.Lock()
-	defer p.writing.Unlock()
-	p.mu.RLock()
-	h, d := p.held[root], p.pending[root]
-	p.mu.RUnlock()
-	if d != nil {
-		d.mu.Lock() // a Seal under way ends first, the next finds it gone
-		defer d.mu.Unlock()
-	}
-	var gone []*replica
-	if h != nil {
-		gone = append(gone, h.r)
-	}
-	if d != nil {
-		gone = append(gone, d.r)
-	}
-	if err := p.forget(gone); err != nil {
-		return fmt.Errorf("drop %v: %w", root, err)
-	}
-	return nil
-}
-
-// lose drops a replica that was found damaged, if it is still held.
-func (p *Prover) lose(h *held, cause error) {
-	p.writing.Lock()
-	defer p.writing.Unlock()
-	if !h.r.held() {
-		return
-	}
-	p.lost.Add(1)
-	p.log.Error("file is lost", "cid", h.r.Root.String(), "err", cause)
-	if err := p.forget([]*replica{h.r}); err != nil {
-		p.log.Error("cannot record that a file is lost", "cid", h.r.Root.String(), "err", err)
-	}
-}
-
-// forget records that replicas are gone, and then takes away their data: a
-// crash between the two is mended by sweep. On a disk too full for the record
-// the data goes first: a crash then finds the files lost, which is the same.
-// The caller holds writing.
-func (p *Prover) forget(gone []*replica) error {
-	if len(gone) == 0 {
-		return nil
-	}
-	var rec record
-	for _, r := range gone {
-		rec.Drop = append(rec.Drop, r.ID)
-	}
-	err := p.change(rec)
-	if errors.Is(err, mpow.ErrFull) {
-		for _, r := range gone {
-			p.handles.drop(r.ID)
-			if err := p.disk.remove(p.volumes.replica(r.ID)); err != nil {
-				return err
-			}
-		}
-		err = p.change(rec)
-	}
-	if err != nil {
-		return err
-	}
-	for _, r := range gone {
-		p.withdraw(r)
-		p.handles.drop(r.ID)
-		if err := p.disk.remove(p.volumes.replica(r.ID)); err != nil {
-			p.log.Warn("cannot free the space of a file", "cid", r.Root.String(), "err", err)
-		}
-		p.volumes.gone(r.ID)
-	}
-	return nil
 }

@@ -164,7 +164,7 @@ func (p *Prover) places(block cid.Cid) ([]place, error) {
 	if p.closed {
 		return nil, errClosed
 	}
-	return p.blocks[hashOf(block)], nil
+	return p.blocks.of(hashOf(block)), nil
 }
 
 // Has reports whether a whole file holds the block.
@@ -190,10 +190,10 @@ func (p *Prover) publish(h *held) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.pending, h.r.Root)
-	p.held[h.r.Root] = h
+	p.held[h.r.Root], p.order = h, nil
+	h.entries = packed(h.entries)
 	for n, e := range h.entries {
-		old := p.blocks[e.hash]
-		p.blocks[e.hash] = append(old[:len(old):len(old)], place{h, n})
+		p.blocks.add(e.hash, place{h, n})
 	}
 }
 
@@ -204,6 +204,7 @@ func (p *Prover) withdraw(r *replica) {
 	if d := p.pending[r.Root]; d != nil && d.r == r {
 		delete(p.pending, r.Root)
 		d.gone = true
+		p.weigh(-len(d.entries) - fileBlocks)
 		d.closeFile()
 	}
 	h := p.held[r.Root]
@@ -211,18 +212,10 @@ func (p *Prover) withdraw(r *replica) {
 		return
 	}
 	delete(p.held, r.Root)
+	p.order = nil
+	p.weigh(-len(h.entries) - fileBlocks)
 	for _, e := range h.entries {
-		var left []place
-		for _, at := range p.blocks[e.hash] {
-			if at.h != h {
-				left = append(left, at)
-			}
-		}
-		if len(left) == 0 {
-			delete(p.blocks, e.hash)
-		} else {
-			p.blocks[e.hash] = left
-		}
+		p.blocks.drop(e.hash, h)
 	}
 }
 

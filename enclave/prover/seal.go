@@ -58,6 +58,12 @@ func (p *Prover) Begin(ctx context.Context, root cid.Cid, maxSize uint64) error 
 	if d != nil {
 		return d.widen(maxSize)
 	}
+	if err := p.crowded(); err != nil {
+		return fmt.Errorf("begin %v: %w", root, err)
+	}
+	if n := len(p.pending); n >= maxPending { // which changes under writing alone
+		return fmt.Errorf("begin %v: %w: %d files are under construction; drop some", root, mpow.ErrFull, n)
+	}
 	r := &replica{ID: newID(), Root: root, Max: maxSize, Keys: []segment{newSegment(0)}}
 	if err := p.change(record{Begin: r}); err != nil {
 		return fmt.Errorf("begin %v: %w", root, err)
@@ -65,6 +71,7 @@ func (p *Prover) Begin(ctx context.Context, root cid.Cid, maxSize uint64) error 
 	p.mu.Lock()
 	p.pending[root] = &pending{p: p, r: r, fresh: true}
 	p.mu.Unlock()
+	p.weigh(fileBlocks)
 	return nil
 }
 
@@ -136,6 +143,9 @@ func (p *Prover) Seal(ctx context.Context, root, block cid.Cid, data []byte) err
 		return fmt.Errorf("seal %v: %w", root, err)
 	}
 	err = d.seal(hashOf(block), data)
+	if errors.Is(err, errCrowded) {
+		return fmt.Errorf("seal %v: block %v: %w", root, block, err)
+	}
 	if errors.Is(err, mpow.ErrFull) && p.makeRoom(d.r.ID) {
 		err = d.seal(hashOf(block), data)
 	}
@@ -210,13 +220,17 @@ func (d *pending) wants(hash string, length int) (bool, error) {
 	if _, ok := d.dag.wants[hash]; !ok {
 		return false, errors.New("no block sealed before links to it")
 	}
-	return true, d.dag.check(length)
+	if err := d.dag.check(length); err != nil {
+		return true, err
+	}
+	return true, d.p.crowded()
 }
 
 // take enters a block that is on disk.
 func (d *pending) take(e entry, data []byte) error {
 	d.byHash[e.hash] = len(d.entries)
 	d.entries = append(d.entries, e)
+	d.p.weigh(1)
 	d.end = e.end()
 	if data == nil {
 		data = []byte{}
@@ -265,6 +279,7 @@ func (d *pending) load() error {
 		return err
 	}
 	d.dag = newDAG(d.r.Root, d.r.Max, d.openSealed)
+	d.p.weigh(-len(d.entries))
 	d.entries, d.byHash, d.next, d.end, d.bad = nil, map[string]int{}, 0, 0, nil // load may have failed before
 	if d.keys, err = openKeys(d.r.Keys); err != nil {
 		return err

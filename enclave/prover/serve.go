@@ -87,9 +87,9 @@ func (p *Prover) Handler() http.Handler {
 	handle(p, mux, slots, "drop", func(ctx context.Context, c mpow.CIDCall) (mpow.EmptyCall, error) {
 		return mpow.EmptyCall{}, p.Drop(ctx, c.CID)
 	})
-	handle(p, mux, slots, "files", func(ctx context.Context, c mpow.EmptyCall) (mpow.FilesReply, error) {
-		list, err := p.Files(ctx)
-		return mpow.FilesReply{Files: list}, err
+	handle(p, mux, slots, "files", func(ctx context.Context, c mpow.FilesCall) (mpow.FilesReply, error) {
+		list, more, err := p.filesAfter(c.After, maxListed)
+		return mpow.FilesReply{Files: list, More: more}, err
 	})
 	handle(p, mux, slots, "pending", func(ctx context.Context, c mpow.EmptyCall) (mpow.CIDsReply, error) {
 		list, err := p.Pending(ctx)
