@@ -68,6 +68,7 @@ type Cell struct {
 	Chunk     int          `json:"chunk"` // bytes of a leaf at most
 	Holders   []HolderSpec `json:"holders"`
 	Readers   int          `json:"readers,omitempty"` // peers that ask every holder for all and never read
+	QUIC      bool         `json:"quic,omitempty"`    // holders listen by QUIC as well as by TCP
 	Connected bool         `json:"connected"`         // the fetcher is connected to all holders before the clock starts
 	Rounds    int          `json:"rounds"`            // fetches by each client, by a daemon at most 3
 	Clients   []string     `json:"clients"`
@@ -94,6 +95,7 @@ type Cell struct {
 //	fail_ms              until a fetch of what is missing ended
 //	reasoned             1 if its error said why
 //	request_ms           of whole requests, where a workload has many; p50, _p95 and _p99
+//	quic_pct             connections by QUIC when all is over, where holders listen by it
 //	timeout              1 if the limit of the cell ended it
 type Sample struct {
 	Cell   string             `json:"cell"`

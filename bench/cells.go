@@ -195,7 +195,12 @@ func shapes() []Cell {
 	far := even(50 * m)
 	coldFile := file("four-1M-file-cold", mib, 256*kib, alike(4, far), 5, both...)
 	coldFile.Connected = false
+	quicBlock := Cell{Name: "block-32K-50ms-cold-quic", Workload: Block, Size: 32 * kib, Chunk: mib, Holders: alike(1, far), QUIC: true, Rounds: 5, Clients: both, Limit: 30, Budget: 30}
+	quicFile := file("four-256K-50ms-quic", 64*mib, 256*kib, alike(4, far), 3, both...).within(45)
+	quicFile.QUIC = true
 	return []Cell{
+		quicBlock,
+		quicFile,
 		file("four-1M-file", mib, 256*kib, alike(4, far), 5, both...),
 		coldFile,
 		file("four-256K-1G", 1024*mib, 256*kib, alike(4, far), 3, both...).within(150),
@@ -269,7 +274,9 @@ func workloads() []Cell {
 func tiny() []Cell {
 	near := even(4 * time.Millisecond)
 	cold := Cell{Name: "tiny-cold", Workload: Block, Size: 32 * kib, Chunk: mib, Holders: alike(1, near), Rounds: 1, Clients: both, Limit: 10}
-	cells := []Cell{cold, reading(file("tiny-cat", mib, 256*kib, alike(2, near), 1, both...)), file("tiny-file", 2*mib, 256*kib, alike(2, near), 2, Lode, LodeWild, Stock, Raw, SHA256)}
+	byQUIC := cold
+	byQUIC.Name, byQUIC.QUIC, byQUIC.Clients = "tiny-quic", true, []string{Lode}
+	cells := []Cell{cold, byQUIC, reading(file("tiny-cat", mib, 256*kib, alike(2, near), 1, both...)), file("tiny-file", 2*mib, 256*kib, alike(2, near), 2, Lode, LodeWild, Stock, Raw, SHA256)}
 	for _, kind := range badKinds {
 		cells = append(cells, file("tiny-"+kind, mib, 256*kib, withBad(alike(2, near), 1, kind), 1, Lode))
 	}

@@ -151,7 +151,7 @@ func goalOf(metric string) goal {
 	switch metric {
 	case "goodput_MBps", "cpu_MBps", "first_choice_pct", "reasoned":
 		return higher
-	case "peers_asked", "hedges", "messages_per_block":
+	case "peers_asked", "hedges", "messages_per_block", "quic_pct":
 		return neither
 	}
 	return lower

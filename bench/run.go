@@ -205,7 +205,7 @@ func (rep *Report) cell(ctx context.Context, cfg Config, shaper Shaper, c Cell) 
 func (s Sample) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "RUN %s %s %d", s.Cell, s.Client, s.Round)
-	for _, k := range []string{"ttfblk_ms", "ttfb_ms", "ttfb_ms_p95", "total_ms", "fail_ms", "reasoned", "goodput_MBps", "block_p99_ms", "extra_bytes_pct", "messages_per_block", "peers_asked", "hedges", "cpu_MBps", "timeout"} {
+	for _, k := range []string{"ttfblk_ms", "ttfb_ms", "ttfb_ms_p95", "total_ms", "fail_ms", "reasoned", "goodput_MBps", "block_p99_ms", "extra_bytes_pct", "messages_per_block", "peers_asked", "hedges", "quic_pct", "cpu_MBps", "timeout"} {
 		if v, ok := s.Values[k]; ok {
 			fmt.Fprintf(&b, " %s %.4g", k, v)
 		}

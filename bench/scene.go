@@ -60,7 +60,7 @@ func newScene(ctx context.Context, c Cell, s Shaper, on *content, seed uint64, c
 		sd := &side{at: on}
 		sc.sides[sideOf(client)] = sd
 		for i, spec := range c.Holders {
-			if err := sd.add(ctx, s, spec, sideOf(client)); err != nil {
+			if err := sd.add(ctx, s, spec, sideOf(client), c.QUIC); err != nil {
 				return nil, errors.Join(fmt.Errorf("bench: holder %d of %s: %w", i, c.Name, err), sc.close())
 			}
 		}
@@ -79,8 +79,14 @@ func (sc *scene) close() error {
 }
 
 // add starts a holder and puts its link before it.
-func (sd *side) add(ctx context.Context, s Shaper, spec HolderSpec, makeOf string) error {
-	h, err := s.Host(func(a ma.Multiaddr) (host.Host, error) { return newHost(0, a) })
+func (sd *side) add(ctx context.Context, s Shaper, spec HolderSpec, makeOf string, quic bool) error {
+	h, err := s.Host(func(a ma.Multiaddr) (host.Host, error) {
+		at, err := listens(a, quic)
+		if err != nil {
+			return nil, err
+		}
+		return newHost(0, at...)
+	})
 	if err != nil {
 		return err
 	}
@@ -194,6 +200,9 @@ func (sc *scene) run(ctx context.Context, client string, round int) (s Sample, o
 	}
 	f := &fetcher{serv: blockservice.New(bs, m), meter: m, on: sc.on, seed: sc.seed + uint64(round), chain: client != Stock}
 	others = sc.measure(ctx, f, t, sd, ours, &s)
+	if sc.cell.QUIC {
+		s.Values["quic_pct"] = byQUIC(h)
+	}
 	return s, others, sc.check(ctx, f, &s)
 }
 

@@ -15,6 +15,7 @@ import (
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
@@ -24,7 +25,8 @@ import (
 
 // newHost starts a host that listens at the addresses given. All hosts of a
 // bench are alike: TCP, noise and yamux as libp2p sets them, as in the reference,
-// but for the receive window of a fresh stream, in bytes, if that is not 0.
+// but for the receive window of a fresh stream, in bytes, if that is not 0; and
+// QUIC, where a holder listens by it too.
 func newHost(window uint32, listen ...ma.Multiaddr) (host.Host, error) {
 	rm, err := unlimited()
 	if err != nil {
@@ -39,12 +41,37 @@ func newHost(window uint32, listen ...ma.Multiaddr) (host.Host, error) {
 	opts := []libp2p.Option{
 		libp2p.ResourceManager(rm),
 		libp2p.DisableMetrics(), libp2p.DisableRelay(),
-		libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(noise.ID, noise.New), mux,
+		libp2p.Transport(quic.NewTransport), libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(noise.ID, noise.New), mux,
 	}
 	if len(listen) == 0 {
 		return libp2p.New(append(opts, libp2p.NoListenAddrs)...)
 	}
 	return libp2p.New(append(opts, libp2p.ListenAddrs(listen...))...)
+}
+
+// listens are the addresses of a holder that is to listen at a TCP address, and by
+// QUIC too if both.
+func listens(at ma.Multiaddr, both bool) ([]ma.Multiaddr, error) {
+	if !both {
+		return []ma.Multiaddr{at}, nil
+	}
+	ip, err := at.ValueForProtocol(ma.P_IP4)
+	if err != nil {
+		return nil, err
+	}
+	udp, err := ma.NewMultiaddr("/ip4/" + ip + "/udp/0/quic-v1")
+	return []ma.Multiaddr{at, udp}, err
+}
+
+// byQUIC is how many of a host's connections in a hundred are by QUIC.
+func byQUIC(h host.Host) float64 {
+	n, all := 0, h.Network().Conns()
+	for _, c := range all {
+		if c.ConnState().Transport == "quic-v1" {
+			n++
+		}
+	}
+	return 100 * float64(n) / float64(max(len(all), 1))
 }
 
 // unlimited returns libp2p's default resource manager, but that it takes all
