@@ -128,7 +128,7 @@ func TestThousandSessionsAtOnce(t *testing.T) {
 	if err := ex.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n, stacks := ours(); n != 0 {
+	if n, stacks := left(ctx); n != 0 {
 		t.Errorf("%d goroutines left:\n%s", n, stacks)
 	}
 }

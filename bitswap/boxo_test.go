@@ -170,8 +170,10 @@ func got(t *testing.T, in <-chan blocks.Block, want []blocks.Block) {
 		}
 		delete(left, b.Cid())
 	}
-	if len(left) > 0 {
-		t.Errorf("%d of %d blocks did not come", len(left), len(want))
+	for i, b := range want {
+		if left[b.Cid()] != nil {
+			t.Errorf("block %d of %d did not come", i, len(want))
+		}
 	}
 }
 
