@@ -9,7 +9,10 @@ GAMES ?= 2000
 EGO ?= ego
 EGO_GO ?= ego-go
 
-.PHONY: build test check race fuzz sim demo run bench bench-retrieval bench-chain bench-prover bench-crowd interop enclave enclave-id compare vuln clean
+.PHONY: help build test check race fuzz sim demo run bench bench-retrieval bench-chain bench-prover bench-crowd interop enclave enclave-id compare vuln clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 build: ## bin/lode and bin/prover
 	go build -o bin/ ./cmd/...
