@@ -116,7 +116,7 @@ func (s *state) bondGenesis(g Genesis) []abci.ValidatorUpdate {
 	for _, v := range g.Validators {
 		s.setStake(v.ID, gpos.Stake{Active: v.Bond, Candidate: &gpos.Candidate{Key: v.ConsensusKey}})
 		address := gpos.Address(v.ConsensusKey)
-		consKeys.set(s, string(address[:]), consKey{Account: v.ID, Key: v.ConsensusKey})
+		consKeys.set(s, string(address[:]), consKey{Account: v.ID, Key: v.ConsensusKey, Sat: true})
 		first = append(first, s.params.Stake.Genesis(v.ID, v.ConsensusKey, v.Bond))
 	}
 	elections.set(s, all, election{Seats: uint64(len(first)), Kept: true})
@@ -191,7 +191,7 @@ func (s *state) seat(era uint64, sitting []gpos.Exposure) []abci.ValidatorUpdate
 			keys = append(keys, string(x.Key))
 			stays[x.Account] = true
 			address := gpos.Address(x.Key)
-			consKeys.set(s, string(address[:]), consKey{x.Account, gpos.Era(era), x.Key})
+			consKeys.set(s, string(address[:]), consKey{x.Account, gpos.Era(era), x.Key, true})
 		}
 	}
 	if len(keys) == 0 {

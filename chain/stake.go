@@ -1,6 +1,8 @@
 package chain
 
 import (
+	"bytes"
+
 	"github.com/cometbft/cometbft/crypto/ed25519"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -28,6 +30,7 @@ type consKey struct {
 	Account peer.ID  `cbor:"1,keyasint"`
 	Era     gpos.Era `cbor:"2,keyasint"` // of its last use
 	Key     []byte   `cbor:"3,keyasint"`
+	Sat     bool     `cbor:"4,keyasint,omitempty"` // it had a seat: no evidence names another
 }
 
 // stake runs one message of package gpos (spec §4).
@@ -69,6 +72,9 @@ func (s *state) stake(sender peer.ID, m *gpos.Msg) error {
 		next, dropped, err := p.Chill(own)
 		if err != nil {
 			return err
+		}
+		if c := own.Candidate; c != nil { // a guarantor rests too
+			s.freeKey(c.Key)
 		}
 		s.setStake(sender, next)
 		s.unback(dropped)
@@ -160,7 +166,11 @@ func (s *state) validate(sender peer.ID, own gpos.Stake, m gpos.Validate) error 
 	if k, ok := consKeys.get(s, string(address[:])); ok && k.Account != sender {
 		return refuse(CodeRefused, "validate: consensus key %x belongs to %v: make another", m.Key, k.Account)
 	}
-	consKeys.set(s, string(address[:]), consKey{sender, s.era(), m.Key})
+	if c := own.Candidate; c != nil && !bytes.Equal(c.Key, m.Key) {
+		s.freeKey(c.Key)
+	}
+	sat := consKeys.must(s, string(address[:])).Sat
+	consKeys.set(s, string(address[:]), consKey{sender, s.era(), m.Key, sat})
 	s.setStake(sender, next)
 	s.unback(dropped)
 	// Who lowers what guarantors get pays them all of this era: they could not
@@ -172,6 +182,15 @@ func (s *state) validate(sender peer.ID, own gpos.Stake, m gpos.Validate) error 
 	}
 	s.emit(Event{Kind: "candidate", Who: sender})
 	return nil
+}
+
+// freeKey forgets a consensus key that its owner gives up and that never had a
+// seat: no evidence can name it, and anybody could name keys without end.
+func (s *state) freeKey(key []byte) {
+	address := gpos.Address(key)
+	if !consKeys.must(s, string(address[:])).Sat {
+		consKeys.del(s, string(address[:]))
+	}
 }
 
 // verifyConsensus is the chain's one rule of ed25519 (spec §2.3).

@@ -421,6 +421,52 @@ func TestAConsensusKeyHasOneOwner(t *testing.T) {
 	c.must("new", stolen)
 }
 
+// Who names one consensus key after another, and none gets a seat, leaves one
+// behind, and none once it rests: an era does not begin with a walk over
+// thousands. Spec §4.2.
+func TestKeysThatNeverSatAreForgotten(t *testing.T) {
+	c := newEraChain(t, eraGenesis(t, 4, "new", "other", "guarantor"))
+	name := func(who, key string) error {
+		return c.do(who, gpos.Msg{Validate: &gpos.Validate{
+			Key: []byte(consPub(t, key)), Proof: ed25519.Sign(consKeyOf(t, key), gpos.ProofBytes("dev-era", testID(t, who))),
+		}})
+	}
+	count := func() (n int) {
+		consKeys.each(c.s, func(string, consKey) bool { n++; return true })
+		return n
+	}
+	c.must("new", bondMsg(5_000_000))
+	c.must("other", bondMsg(5_000_000))
+	for i := range 20 {
+		if err := name("new", fmt.Sprint("key ", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := count(); got != 4+1 {
+		t.Errorf("%d keys are kept, want those of 4 validators and the last of the newcomer", got)
+	}
+	if err := name("other", "key 7"); err != nil {
+		t.Errorf("a key that its owner gave up and that never had a seat: %v", err)
+	}
+	if err := name("other", "key 19"); err == nil {
+		t.Error("the key of a candidate is taken")
+	}
+	c.works[testID(t, "v2")] = unit
+	c.to(1)
+	c.must("guarantor", bondMsg(5_000_000))
+	c.must("guarantor", gpos.Msg{Guarantee: &gpos.Guarantee{Target: testID(t, "v2"), Amount: 1_000_000}})
+	for _, who := range []string{"new", "other", "guarantor"} {
+		c.must(who, gpos.Msg{Chill: &gpos.Chill{}})
+	}
+	if got := count(); got != 4 {
+		t.Errorf("%d keys are kept, want those of the validators", got)
+	}
+	c.must("v1", gpos.Msg{Chill: &gpos.Chill{}})
+	if err := name("other", "v1"); err == nil || !strings.Contains(err.Error(), testID(t, "v1").String()) {
+		t.Errorf("the key of a validator that rests is taken: %v", err)
+	}
+}
+
 // TestUnbondAndWithdraw: chunks ripen after UnbondEras, money comes back to the
 // grain. Spec §4.2.
 func TestUnbondAndWithdraw(t *testing.T) {
