@@ -112,18 +112,23 @@ func (p *pool) check(v *View, txs *txCache, raw []byte, again bool) error {
 	return p.wait(v, tx, again)
 }
 
-// wait books tx, or refuses a second transaction with a nonce that waits, and
-// one too many that pays no more than the others.
+// wait books tx, or refuses a second transaction with a nonce that waits unless it
+// pays clearly more for a byte, and one too many that pays no more than the others.
 func (p *pool) wait(v *View, tx Tx, again bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.turn(v.height)
 	b, from := tx.Body, tx.account()
 	mine := p.waiting[from]
-	if w, ok := mine[b.Nonce]; ok && w.hash == tx.Hash {
+	old, there := mine[b.Nonce]
+	if there && old.hash == tx.Hash {
 		return nil
-	} else if ok {
-		return refuse(CodeStale, "nonce %d of %v waits in transaction %x: use the next", b.Nonce, b.Sender, w.hash[:4])
+	}
+	if there {
+		if err := p.replace(v, tx, old); err != nil {
+			return err
+		}
+		p.giveWay(from, b.Nonce, old)
 	}
 	w := waiter{tx.Hash, v.params.Fees.price(tx), p.age}
 	if b.Nonce != 0 {
@@ -132,6 +137,9 @@ func (p *pool) wait(v *View, tx Tx, again bool) error {
 			l = poolLimits{l.most(), l.mostBytes()}
 		}
 		if !p.makeRoom(from, w, l) {
+			if there {
+				p.comeBack(from, b.Nonce, old)
+			}
 			return refuse(CodeStopped, "%d transactions with %d bytes wait at this node, and too few of them pay less for a byte: try again after the next block, or with a bid", p.count, p.bytes)
 		}
 		p.count, p.bytes = p.count+1, p.bytes+int64(tx.Size)
@@ -144,6 +152,22 @@ func (p *pool) wait(v *View, tx Tx, again bool) error {
 	delete(p.before, tx.Hash) // it was sent again
 	p.age++
 	return nil
+}
+
+// giveWay has w of account from leave this node with the next block.
+func (p *pool) giveWay(from peer.ID, nonce uint64, w waiter) {
+	delete(p.waiting[from], nonce)
+	p.gone[w.hash] = struct{}{}
+	size := int64(w.price.size)
+	p.count, p.bytes, p.goneBytes = p.count-1, p.bytes-size, p.goneBytes+size
+}
+
+// comeBack is giveWay undone.
+func (p *pool) comeBack(from peer.ID, nonce uint64, w waiter) {
+	p.waiting[from][nonce] = w
+	delete(p.gone, w.hash)
+	size := int64(w.price.size)
+	p.count, p.bytes, p.goneBytes = p.count+1, p.bytes+size, p.goneBytes-size
 }
 
 // arrange picks and orders the transactions of a proposal (spec §2.2).

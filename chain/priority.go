@@ -3,6 +3,7 @@ package chain
 import (
 	"cmp"
 	"container/heap"
+	"math"
 	"math/bits"
 	"slices"
 
@@ -130,6 +131,38 @@ func (p *pool) victims(from peer.ID, w waiter) []victim {
 	return out[:min(len(out), maxVictims)]
 }
 
+// replacePart is the part of what a waiting transaction pays for a byte by which
+// one with its nonce has to pay more to take its place.
+const replacePart = 8
+
+// dearer is the least that a transaction of size bytes pays to take the place of
+// one that pays p.
+func (p price) dearer(size int) coin.Amount {
+	same, ok := coin.MulDivOK(uint64(p.fee), uint64(size), uint64(p.size))
+	if more := same / replacePart; ok && same < math.MaxUint64-more {
+		return coin.Amount(same + more + 1)
+	}
+	return math.MaxUint64
+}
+
+// replace returns nil if old, which waits with the nonce of tx, is to give way to it,
+// or what tx lacks for that. Of those that may give way between two blocks, half are for
+// room: replacing one's own again and again takes no other's.
+func (p *pool) replace(v *View, tx Tx, old waiter) error {
+	b, pays := tx.Body, v.params.Fees.price(tx)
+	const bidBytes = 9 // that a bid takes at most
+	l := p.limits(v)
+	switch {
+	case b.Nonce == 0:
+		return refuse(CodeStale, "a report of %v waits in transaction %x: one a slot goes without a nonce", b.Sender, old.hash[:4])
+	case pays.fee < old.price.dearer(pays.size):
+		return refuse(CodeStale, "nonce %d of %v waits in transaction %x: use the next nonce once it is in a block, or put this one in its place with a bid of %v or more", b.Nonce, b.Sender, old.hash[:4], b.Bid+old.price.dearer(pays.size+bidBytes)-pays.fee)
+	case len(p.gone) >= max(1, (l.most()-l.count)/2) || p.goneBytes+int64(old.price.size) > (l.mostBytes()-l.bytes)/2:
+		return refuse(CodeStopped, "nonce %d of %v waits in transaction %x, and too many gave way at this node since the last block: try again after the next", b.Nonce, b.Sender, old.hash[:4])
+	}
+	return nil
+}
+
 // makeRoom lets others give way to w of account from until it fits, or changes
 // nothing and reports false. CometBFT has them until it checks again, so what
 // gave way counts until the next block.
@@ -155,10 +188,7 @@ func (p *pool) makeRoom(from peer.ID, w waiter, l poolLimits) bool {
 		return false
 	}
 	for _, v := range way {
-		delete(p.waiting[v.from], v.nonce)
-		p.gone[v.hash] = struct{}{}
-		p.goneBytes += int64(v.price.size)
+		p.giveWay(v.from, v.nonce, v.waiter)
 	}
-	p.count, p.bytes = count, sum
 	return true
 }

@@ -3,9 +3,12 @@ package chain
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	abci "github.com/cometbft/cometbft/abci/types"
@@ -173,6 +176,96 @@ func TestWhoPaysMoreFindsRoomInAFullPool(t *testing.T) {
 	finalize(t, s.app, rich)
 	if code := checkTx(t, s.app, full[2], abci.CheckTxType_New); code != CodeOK {
 		t.Errorf("sent again after a block: code %d", code)
+	}
+}
+
+// TestABidTakesThePlaceOfWhatWaits sends another transaction with the nonce of one
+// that waits: the refusal names the bid that it takes, and with it the other goes
+// and what waits behind it stays (spec §2.2).
+func TestABidTakesThePlaceOfWhatWaits(t *testing.T) {
+	s := payers(t, 50, "p1", "p2")
+	enter := func(tx []byte) (uint32, string) {
+		r, err := s.app.CheckTx(context.Background(), &abci.RequestCheckTx{Tx: tx})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Code, r.Log
+	}
+	cheap, behind, other := bidder(t, "p1", 1, 0), bidder(t, "p1", 2, 0), bidder(t, "p2", 1, coin.LODE)
+	for _, tx := range [][]byte{cheap, behind, other} {
+		if code, text := enter(tx); code != CodeOK {
+			t.Fatal(text)
+		}
+	}
+	code, text := enter(bidder(t, "p1", 1, 1))
+	_, text, _ = strings.Cut(text, "with a bid of ")
+	text, _, _ = strings.Cut(text, " or more")
+	need, err := coin.Parse(text)
+	if code != CodeStale || err != nil {
+		t.Fatalf("a bid of a grain: code %d, names a bid of %q: %v", code, text, err)
+	}
+	if code, _ := enter(bidder(t, "p1", 1, need/2)); code != CodeStale {
+		t.Errorf("half the bid: code %d", code)
+	}
+	dear := bidder(t, "p1", 1, need)
+	if code, text := enter(dear); code != CodeOK {
+		t.Fatalf("the bid that was named: %s", text)
+	}
+	if code, text := enter(cheap); code != CodeStopped {
+		t.Errorf("what gave way is taken again: code %d, %s", code, text)
+	}
+	all := [][]byte{cheap, behind, other, dear}
+	got := s.app.arrange(&abci.RequestPrepareProposal{Txs: all, MaxTxBytes: 1 << 20, Height: 2})
+	if want := [][]byte{other, dear, behind}; !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("a proposal of %d, want the other account's, the dearer one, and what waits behind the first", len(got))
+	}
+	finalize(t, s.app) // of another proposer: empty
+	for i, want := range []uint32{CodeStopped, CodeOK, CodeOK, CodeOK} {
+		if code := checkTx(t, s.app, all[i], abci.CheckTxType_Recheck); code != want {
+			t.Errorf("checked again, transaction %d has code %d, want %d", i, code, want)
+		}
+	}
+	finalize(t, s.app, dear)
+	if r, _ := s.app.View().Tx(sha256.Sum256(dear)); r.Fee == 0 {
+		t.Error("the dearer one is in no block")
+	}
+	if code, _ := enter(cheap); code != CodeStale {
+		t.Errorf("the cheaper one after that: code %d", code)
+	}
+}
+
+// TestFewGiveWayToTheirOwn replaces what waits again and again: between two blocks
+// only half of what may give way does so, and what is not let in changes nothing.
+func TestFewGiveWayToTheirOwn(t *testing.T) {
+	s := payers(t, 20, "p1", "p2") // four may give way
+	last := bidder(t, "p1", 1, 0)
+	if code := checkTx(t, s.app, last, abci.CheckTxType_New); code != CodeOK {
+		t.Fatalf("code %d", code)
+	}
+	taken := 0
+	for i := range 6 {
+		tx := bidder(t, "p1", 1, coin.LODE<<i)
+		switch code := checkTx(t, s.app, tx, abci.CheckTxType_New); code {
+		case CodeOK:
+			last = tx
+			taken++
+		case CodeStopped:
+		default:
+			t.Fatalf("replaced %d times: code %d", taken, code)
+		}
+	}
+	if taken != 2 {
+		t.Errorf("replaced %d times before a block, want 2: others need the rest", taken)
+	}
+	if got := s.app.arrange(&abci.RequestPrepareProposal{Txs: [][]byte{last}, MaxTxBytes: 1 << 20, Height: 2}); len(got) != 1 {
+		t.Error("the last that was taken is not proposed")
+	}
+	finalize(t, s.app)
+	if code := checkTx(t, s.app, last, abci.CheckTxType_Recheck); code != CodeOK {
+		t.Errorf("checked again: code %d", code)
+	}
+	if code := checkTx(t, s.app, bidder(t, "p1", 1, coin.LODE<<5), abci.CheckTxType_New); code != CodeOK {
+		t.Errorf("after a block: code %d", code)
 	}
 }
 

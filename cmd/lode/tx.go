@@ -45,7 +45,7 @@ func (f *txFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.from, "from", "", "key that signs (default: the only one under HOME/keys, else the node's own)")
 	cmd.Flags().StringVar(&f.draft, "draft", "", "with --from an account of several keys: write the transaction to this file for the others to sign")
 	cmd.Flags().StringVar(&f.fee, "max-fee", "", "most to pay for the transaction, like 0.01 (default: twice what it costs now)")
-	cmd.Flags().StringVar(&f.bid, "bid", "", "pay this on top, like 0.001: when many wait, those go first that pay more for each byte")
+	cmd.Flags().StringVar(&f.bid, "bid", "", "pay this on top, like 0.001: when many wait, those go first that pay more for each byte; one that waits gives way to another with its nonce that bids more")
 }
 
 // submit signs m, hands it to the node and waits for the block that holds it. The error is the rule that refused it.
