@@ -50,6 +50,9 @@ func TestSpeed(t *testing.T) {
 		dependency("github.com/cosmos/iavl"), dependency("github.com/cockroachdb/pebble/v2"), dependency("github.com/cometbft/cometbft"), runtime.Version(), runtime.NumCPU())
 	t.Run("transfers", speedTransfers)
 	t.Run("orders", speedOrders)
+	if speed == "full" {
+		t.Run("eras", speedEras)
+	}
 }
 
 // dependency returns the name and version of a module.
