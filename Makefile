@@ -34,7 +34,7 @@ fuzz: ## each fuzz target for FUZZTIME
 		for f in $$(grep -rhoE '^func Fuzz[A-Za-z0-9_]*' $$t/*_test.go | cut -c6- | sort -u); do \
 			echo "$$t $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$t || exit 1; done; done
 
-sim: ## the whole chain simulated, and colluders who look for a profit: SEEDS=20 BLOCKS=1000 ACCOUNTS=300 GAMES=2000
+sim: ## the whole chain simulated, and colluders who look for a profit; half an hour and more on two cores, SEEDS=1 some minutes: SEEDS=20 BLOCKS=1000 ACCOUNTS=300 GAMES=2000
 	@go test -c -o bin/sim.test ./chain && cd chain && ../bin/sim.test -test.timeout 24h -test.v -test.run '^TestSimulation$$' -sim.seeds $(SEEDS) -sim.blocks $(BLOCKS) -sim.accounts $(ACCOUNTS) && \
 		../bin/sim.test -test.timeout 24h -test.v -test.run '^TestNoStrategyPays$$' -hunt.runs $(SEEDS) -hunt.games $(GAMES)
 
@@ -57,7 +57,7 @@ interop: ## 100 MiB both ways with a real kubo daemon: KUBO=path of an ipfs bina
 	@test -x "$(KUBO)" || { echo "make interop KUBO=PATH: PATH is to be an ipfs binary (kubo v0.43), got \"$(KUBO)\""; exit 2; }
 	KUBO="$(abspath $(KUBO))" go test ./test -run '^TestInterop$$' -count 1 -v
 
-bench-chain: ## the chain against CometBFT's example and a plain tree: RATIO lines; QUICK=1: within four minutes in place of half an hour
+bench-chain: ## the chain against CometBFT's example and a plain tree: RATIO lines; QUICK=1: within four minutes in place of half an hour; LODE_BENCH_STATE=DIR goes on where an earlier run came to
 	@go test -c -o bin/chain.test ./chain && cd chain && LODE_BENCH_CHAIN=$(if $(QUICK),quick,full) ../bin/chain.test -test.run '^TestSpeed$$' -test.timeout 60m
 
 bench-prover: ## sealing, opening and reporting through the socket, against plain AES-GCM and SHA-256: RATIO lines; simulated platform; QUICK=1: within four minutes
