@@ -19,9 +19,13 @@ const (
 )
 
 // NewServer returns a server for h with the bounds of a port that strangers reach: slow requests, idle connections
-// and readers that stop reading are closed. The caller listens, serves and shuts it down.
-func NewServer(h http.Handler) *http.Server {
+// and readers that stop reading are closed, and of more than 4096 connections those that are idle for longest. The
+// caller listens, serves and shuts it down.
+func NewServer(h http.Handler) *http.Server { return newServer(h, maxConnections) }
+
+func newServer(h http.Handler, most int) *http.Server {
 	return &http.Server{
+		ConnState:         newCrowd(most).change,
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
