@@ -112,6 +112,17 @@ func TestTakersFallBehind(t *testing.T) { // spec §7.4
 	if got := par.Share(stranger, credit.Prior{}); got != 0 {
 		t.Errorf("a stranger has the share %d, want that of newcomers", got)
 	}
+	for _, x := range []struct{ gave, share, vouched uint64 }{
+		{1, 1, 16}, {256<<10 - 1, 1, 16}, {1 << 20, 4, 16}, {4 << 20, 16, 16}, {1 << 30, 40, 40},
+	} {
+		e := stranger.Apply(par, credit.Event{Kind: credit.Served, Bytes: x.gave, At: at})
+		if got := par.Share(e, credit.Prior{}); got != x.share {
+			t.Errorf("who gave %d bytes and took none has the share %d, want %d: a byte buys no more than the least", x.gave, got, x.share)
+		}
+		if got := par.Share(e, word) - 4; got != x.vouched {
+			t.Errorf("the same with the chain's word: %d, want %d", got, x.vouched)
+		}
+	}
 	stranger = stranger.Apply(par, credit.Event{Kind: credit.Sent, Bytes: 1 << 62, At: at})
 	if got := par.Share(stranger, word); got != 1+4 {
 		t.Errorf("who took an exabyte has the share %d, want the least of who is known and what the chain adds", got)

@@ -8,11 +8,17 @@ import (
 // deficitUnit is how many bytes a peer may take before that counts against it.
 const deficitUnit = 64 << 20
 
+// knownUnit is how many bytes a peer has to give for each part of a share that the
+// chain does not speak for, so that a block given or paid for does not buy the
+// share of one that gave as much as it took.
+const knownUnit = 256 << 10
+
 // Share is the weight with which a peer is served while others wait (spec §7.4):
 // 1 to 48 for one known, by doublings of what it gave over what it took, 16 for
 // as much, and up to 8 more by what the chain says; 0 for a newcomer, who never
-// gave anything and of whom the chain says nothing. What a peer paid for counts
-// as given where the entry has it: see [Entry.WithPaid].
+// gave anything and of whom the chain says nothing. Where the chain says nothing,
+// it is at most one for each 256 KiB given. What a peer paid for counts as given
+// where the entry has it: see [Entry.WithPaid].
 func (p Params) Share(e Entry, prior Prior) uint64 {
 	gave, word := p.shares(e, prior)
 	return gave + word
@@ -59,6 +65,9 @@ func (p Params) shares(e Entry, prior Prior) (gave, word uint64) {
 		gave += 8 * uint64(bits.Len64(in/out)-1)
 	} else {
 		gave >>= uint(bits.Len64(out/in) - 1)
+	}
+	if word == 0 {
+		gave = min(gave, e.In/knownUnit)
 	}
 	return min(max(gave, 1), 40), word
 }
