@@ -133,6 +133,7 @@ type Exchange struct {
 	alone     *simplelru.LRU[cid.Cid, *record]   // root → fetch that calls without a session join
 	holding   *simplelru.LRU[peer.ID, struct{}]  // peers that the chain named lately
 	trouble   *simplelru.LRU[peer.ID, Failure]   // last failure of a peer
+	unasked   *simplelru.LRU[cid.Cid, peer.ID]   // block of the fallback → who gave it
 	hot       *simplelru.LRU[peer.ID, *warmth]   // peers that served us lately, whose connections are kept
 	fetches   []*record                          // ring of the last fetches, oldest first
 	askings   []*asking                          // probes under way
@@ -180,7 +181,7 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 		open:  map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, ahead: map[cid.Cid]*session{}, lost: map[cid.Cid]*lost{}, searches: map[cid.Cid]*search{}, outs: map[peer.ID]*outbox{},
 		recent: lru[cid.Cid, *record](recentKept), index: lru[string, cid.Cid](indexKept),
 		fresh: lru[cid.Cid, time.Time](rootsKept), alone: lru[cid.Cid, *record](rootsKept),
-		holding: lru[peer.ID, struct{}](peersNoted), trouble: lru[peer.ID, Failure](peersNoted),
+		holding: lru[peer.ID, struct{}](peersNoted), trouble: lru[peer.ID, Failure](peersNoted), unasked: lru[cid.Cid, peer.ID](rootsKept),
 	}
 	e.sched.shadow = cfg.Strategy == Observe
 	e.hot = e.keepHot()

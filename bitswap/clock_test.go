@@ -103,7 +103,7 @@ func clockOnly(ctx context.Context, t *testing.T) (*Exchange, *wire) {
 		cfg: Config{Strategy: Enforce, Credit: credit.Default()}, ask: w.open, ear: &ear{Host: alone{}}, ledger: led, m: m, log: slog.New(slog.DiscardHandler),
 		started: time.Now(), kick: make(chan struct{}, 1), sched: newSchedule(defaults(), credit.Default(), 1),
 		open: map[*request]struct{}{}, waiting: map[cid.Cid][]*request{}, ahead: map[cid.Cid]*session{}, outs: map[peer.ID]*outbox{},
-		recent: lru[cid.Cid, *record](10), index: lru[string, cid.Cid](10), trouble: lru[peer.ID, Failure](10),
+		recent: lru[cid.Cid, *record](10), index: lru[string, cid.Cid](10), trouble: lru[peer.ID, Failure](10), unasked: lru[cid.Cid, peer.ID](10),
 	}
 	e.cfg.Host = alone{}
 	e.hot = e.keepHot()

@@ -200,11 +200,18 @@ func (e *Exchange) drained(r *request, keys []cid.Cid) {
 }
 
 // renew asks anew for those of keys that are still missing after wait, and again
-// after twice as long. The cancel of one session of boxo's client can take
-// another's want with it, which nobody notices: only a session that has not asked
-// yet sends it again. The caller holds mu.
+// after twice as long, by a session that has not asked yet. A block that is wanted
+// again before boxo's client is done with its coming is never asked for again: the
+// client takes it for asked of the peer that gave it, until that peer connects
+// anew. So that is what it is told. The caller holds mu.
 func (e *Exchange) renew(r *request, keys []cid.Cid, wait time.Duration) {
 	e.after(wait, r, keys, func(r *request, rest []cid.Cid) {
+		for _, c := range rest {
+			if p, ok := e.unasked.Get(c); ok && e.unasked.Remove(c) && e.connected(p) {
+				e.client.PeerDisconnected(p)
+				e.client.PeerConnected(p)
+			}
+		}
 		if !r.s.alone {
 			r.s.fallen.stock = e.client.NewSession(r.s.ctx)
 		}
@@ -234,11 +241,12 @@ func (e *Exchange) drain(ctx context.Context, f exchange.Fetcher, keys []cid.Cid
 
 // stockGave notes for all who wait for c that a peer whom we did not ask has it.
 // The caller holds mu, and delivers.
-func (e *Exchange) stockGave(c cid.Cid, size uint64) {
+func (e *Exchange) stockGave(from peer.ID, c cid.Cid, size uint64) {
 	l := e.lost[c]
 	if l == nil {
 		return
 	}
+	e.unasked.Add(c, from)
 	for _, r := range e.waiting[c] {
 		t := r.rec.try(triedStock)
 		t.Blocks++

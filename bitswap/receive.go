@@ -159,7 +159,7 @@ func (e *Exchange) arrived(from peer.ID, b blocks.Block) bool {
 		path = pathFallback
 		if from != "" { // boxo's client names nobody for a block of our own store
 			e.book(from, unchosen(size, e.now()))
-			e.stockGave(c, size)
+			e.stockGave(from, c, size)
 		}
 	}
 	e.forget(c)
