@@ -76,7 +76,7 @@ func newDen(t *testing.T) *den {
 	p.Mpow.AttestationSlots, p.Mpow.GraceSlots, p.Mpow.Draws = 8, 3, 0
 	p.Market.PendingBlocks, p.Market.PaidReplicas, p.Market.MaxReplicas = 12, 2, 4
 	p.Market.MinBlocks, p.Market.OrderBlocks, p.Market.MaxBlocks, p.Market.PowerBlocks = 12, 24, 48, 8
-	p.Market.TurnSlots, p.Market.VestSlots = 0, 2
+	p.Market.TurnSlots, p.Market.CreditUnit, p.Market.VestSlots = 2, coin.LODE, 2
 	d := &den{
 		user: testID(t, "user"), first: testID(t, "v1"), hosts: []peer.ID{testID(t, "h1"), testID(t, "h2")},
 		keep: 3, paid: map[earning]bool{}, cells: map[peer.ID]*cell{}, real: map[peer.ID]map[mpow.Slot]uint64{}, caps: map[gpos.Era]map[peer.ID]coin.Amount{}, told: map[gpos.Era]bool{}, done: map[string]int{},
