@@ -42,11 +42,13 @@ type den struct {
 	done map[string]int
 }
 
-// An earning is a place of a file in a slot.
+// An earning is a place of a file in a slot: one for each owner at its listing. Who
+// joins a group with a place earns in it, as without the group, until the file is
+// next touched (spec §5.4); then the group has one, which is looked at as such.
 type earning struct {
 	slot  mpow.Slot
 	file  int
-	owner mpow.Account
+	owner peer.ID
 }
 
 // A cell is an enclave and what it holds.
@@ -175,6 +177,7 @@ func (d *den) game(s strategy) int64 {
 			d.block()
 		}
 	}
+	d.onePlaceEach()
 	for d.s.height < end+denRest {
 		d.block()
 		for _, who := range d.crew[:denNodes] { // anybody may, and honest people do
@@ -279,27 +282,54 @@ func (d *den) wealth() coin.Amount {
 
 // places are the files, of those that others pay for, in which a node of the crew
 // has a place from which a report of this slot earns.
-func (d *den) places(c *cell) (out []int) {
+func (d *den) places(c *cell) (out []heldPlace) {
 	if !slices.Contains(d.crew, c.who) {
 		return nil
 	}
 	for i, file := range d.files[:d.keep] {
 		f := files.must(d.s, file.Root)
 		if r, ok := f.Replica(c.who); ok && f.State == market.Live && r.Seat != nil && r.Seat.Given < uint64(d.s.slot()) {
-			out = append(out, i)
+			out = append(out, heldPlace{i, r.Owner})
 		}
 	}
 	return out
 }
 
+// A heldPlace is a place in a file, and whose its node was when it was listed.
+type heldPlace struct {
+	file  int
+	owner peer.ID
+}
+
 // earns adds what c earned by a report of this slot in files that it holds: a part
 // of each in which it had a place, once for each owner.
-func (d *den) earns(c *cell, places []int, parts [3]coin.Amount) {
-	n := nodes.must(d.s, c.who)
-	for _, i := range places {
-		if k := (earning{d.s.slot(), i, n.Owner()}); c.held[i] && !d.paid[k] {
+func (d *den) earns(c *cell, places []heldPlace, parts [3]coin.Amount) {
+	for _, x := range places {
+		if k := (earning{d.s.slot(), x.file, x.owner}); c.held[x.file] && !d.paid[k] {
 			d.paid[k] = true
-			d.due += parts[i] + 1
+			d.due += parts[x.file] + 1
+		}
+	}
+}
+
+// onePlaceEach says that after a touch no owner of the moment has two places in a
+// file.
+func (d *den) onePlaceEach() {
+	for i, file := range d.files {
+		root := file.Root.Bytes()
+		if d.do(d.user, Msg{Market: &market.Msg{Settle: &market.Settle{Root: root}}}) != nil {
+			continue // nothing is ordered
+		}
+		f, has := files.must(d.s, file.Root), map[mpow.Account]peer.ID{}
+		for _, r := range f.Replicas {
+			if r.Seat == nil {
+				continue
+			}
+			owner := nodes.must(d.s, r.Node).Owner()
+			if other, ok := has[owner]; ok {
+				panic(fmt.Errorf("nodes %v and %v of one owner have a place in file %d each", other, r.Node, i))
+			}
+			has[owner] = r.Node
 		}
 	}
 }
