@@ -388,3 +388,17 @@ func claimed(then func(s *state, e Event)) ruleHook {
 
 // A ruleHook stands between the chain and its rules: do runs the message of b.
 type ruleHook func(s *state, b Body, do func() error) error
+
+// TestJoiningWithPlacesIsNoProfit plays what a search once took for a profit: two
+// accounts with a place each join one group. Until the next touch they earn as
+// before, and after it the group has one place (spec §5.4).
+func TestJoiningWithPlacesIsNoProfit(t *testing.T) {
+	h := newHunt(t, nil)
+	s := named("register 2 2 0", "register 3 2 0", "seal 2 2 0", "seal 3 2 0", "allow 4 2 0", "allow 4 3 0", "wait 2 2 1", "join 2 4 0", "join 3 4 0")
+	if profit, err := h.play(s); err != nil || profit > 0 {
+		t.Errorf("%d grains beyond what is due, %v", profit, err)
+	}
+	if h.done["join"] != 2 {
+		t.Errorf("moves done: %v, want two that join", h.done)
+	}
+}
