@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -50,9 +49,7 @@ type App struct {
 	txs   txCache
 	cache readCache
 	feed  feed
-
-	mu   sync.Mutex // guards live
-	live map[*pin]struct{}
+	pins  *pins
 }
 
 // A proposed block has been executed and waits for Commit.
@@ -84,7 +81,7 @@ func OpenApp(c AppConfig) (*App, error) {
 	}
 	a := &App{
 		genesis: c.Genesis, audit: c.Audit, protocol: c.Protocol, log: c.Logger, quotes: c.quotes,
-		store: st, live: map[*pin]struct{}{},
+		store: st, pins: newPins(c.Logger),
 	}
 	a.pool.most = c.waiting
 	if c.keep > 0 {
@@ -140,14 +137,7 @@ func (a *App) base() source {
 // as if empty for the rest; Next fails with CodeStopped.
 func (a *App) Close() error {
 	a.feed.close()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var errs []error
-	for p := range a.live {
-		errs = append(errs, p.close())
-	}
-	a.live = nil
-	return errors.Join(append(errs, a.store.close())...)
+	return errors.Join(a.pins.close(), a.store.close())
 }
 
 // Info tells CometBFT the last committed height, from which it replays.

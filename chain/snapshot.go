@@ -1,6 +1,8 @@
 package chain
 
 import (
+	"errors"
+	"log/slog"
 	"runtime"
 	"sync"
 
@@ -58,6 +60,51 @@ func (p *pin) close() error {
 		p.idle.Wait()
 	}
 	return p.snap.Close()
+}
+
+// pins are the heights of one App that are still in the store. They know nothing of
+// the App: what has a snapshot's pin closed lives as long as the snapshot, and
+// would keep the App, whose last view holds one, for ever.
+type pins struct {
+	log *slog.Logger
+
+	mu   sync.Mutex // guards live
+	live map[*pin]struct{}
+}
+
+func newPins(log *slog.Logger) *pins { return &pins{log: log, live: map[*pin]struct{}{}} }
+
+// add has the pin of s closed once nobody holds s.
+func (p *pins) add(s *snapshot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live[s.pin] = struct{}{}
+	runtime.AddCleanup(s, p.release, s.pin)
+}
+
+// release frees the height of a snapshot that nobody holds any more.
+func (p *pins) release(one *pin) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.live[one]; !ok {
+		return
+	}
+	delete(p.live, one)
+	if err := one.close(); err != nil {
+		p.log.Error("close snapshot", "err", err)
+	}
+}
+
+// close frees all heights, whoever holds them.
+func (p *pins) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for one := range p.live {
+		errs = append(errs, one.close())
+	}
+	p.live = nil
+	return errors.Join(errs...)
 }
 
 // read calls fn with the store unless it is closed.

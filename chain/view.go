@@ -1,8 +1,6 @@
 package chain
 
 import (
-	"runtime"
-
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/coin"
@@ -35,25 +33,9 @@ func (a *App) publish(height int64) {
 	}
 	v.chain = identityTable.must(v.source, identityKey)
 	v.params = paramsTable.must(v.source, paramsKey)
-	a.mu.Lock()
-	a.live[snap.pin] = struct{}{}
-	a.mu.Unlock()
-	runtime.AddCleanup(snap, a.release, snap.pin)
+	a.pins.add(snap)
 	a.view.Store(v)
 	a.feed.tell()
-}
-
-// release frees the snapshot of a view that nobody holds any more.
-func (a *App) release(p *pin) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if _, ok := a.live[p]; !ok {
-		return
-	}
-	delete(a.live, p)
-	if err := p.close(); err != nil {
-		a.log.Error("close snapshot", "err", err)
-	}
 }
 
 // scratch returns a state above v for the next height, to try things on.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	abci "github.com/cometbft/cometbft/abci/types"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -157,6 +158,26 @@ func TestAViewNeverChangesAndOutlivesItsApp(t *testing.T) {
 	}
 	if got := v.Holders(testRoot(t, "file")); got != nil {
 		t.Errorf("holders %v", got)
+	}
+}
+
+// TestAClosedAppIsForgotten makes blocks, keeps a view, closes the App, and lets
+// all go: the cleanup of a view once held its App, and so its store, for ever.
+func TestAClosedAppIsForgotten(t *testing.T) {
+	open := func() weak.Pointer[App] {
+		a := testApp(t, AppConfig{})
+		for _, b := range testBlocks(t, 3) {
+			play(t, a, b)
+		}
+		closeApp(t, a)
+		return weak.Make(a)
+	}
+	a := open()
+	for range 5 {
+		runtime.GC()
+	}
+	if a.Value() != nil {
+		t.Error("the App of a closed store is still in memory")
 	}
 }
 
