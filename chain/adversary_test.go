@@ -4,10 +4,12 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -192,8 +194,8 @@ func (h *hunt) pare(s strategy) strategy {
 	}
 }
 
-// run makes so many searches at once and returns the first, by seed, that found
-// something.
+// run makes so many searches, one a core at a time, and returns the first, by seed,
+// that found something.
 func (h *hunt) run(seed uint64, runs, games int) (found strategy, text string) {
 	type catch struct {
 		s      strategy
@@ -202,8 +204,17 @@ func (h *hunt) run(seed uint64, runs, games int) (found strategy, text string) {
 	}
 	caught := make([]catch, runs)
 	var wg sync.WaitGroup
+	cores := make(chan struct{}, runtime.GOMAXPROCS(0))
 	for i := range caught {
-		wg.Go(func() { caught[i].s, caught[i].profit, caught[i].err = h.search(seed+uint64(i), games) })
+		cores <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-cores }()
+			began := time.Now()
+			caught[i].s, caught[i].profit, caught[i].err = h.search(seed+uint64(i), games)
+			if testing.Verbose() {
+				fmt.Printf("search %d ended after %.0f s, the %d. of %d\n", seed+uint64(i), time.Since(began).Seconds(), i+1, runs)
+			}
+		})
 	}
 	wg.Wait()
 	for i, c := range caught {

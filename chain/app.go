@@ -24,6 +24,7 @@ type AppConfig struct {
 
 	waiting int        // how many transactions may wait; 0: maxWaiting
 	keep    int64      // versions of the tree that are kept; 0: keepVersions
+	blocks  int64      // blocks that are kept; 0: keepBlocks
 	quotes  quoteCheck // nil: checkQuote; tests play Intel with it
 	memory  vfs.FS     // with Dir empty: the file system in memory, so that tests survive a crash
 }
@@ -86,6 +87,9 @@ func OpenApp(c AppConfig) (*App, error) {
 	a.pool.most = c.waiting
 	if c.keep > 0 {
 		st.keep = c.keep
+	}
+	if c.blocks > 0 {
+		st.blocks = c.blocks
 	}
 	if err := a.resume(); err != nil {
 		return nil, errors.Join(err, st.close())

@@ -15,8 +15,9 @@ import (
 // What a store keeps in memory at most. A memtable begins small and doubles, and a
 // cache holds what was read, so a chain without much to do has little of either.
 const (
-	blockCache = 64 << 20
-	memTable   = 16 << 20 // what is overwritten in one is written once
+	blockCache  = 64 << 20
+	memTable    = 16 << 20 // what is overwritten in one is written once
+	memTableMem = 4 << 20  // of a store in memory, whose log is memory too
 )
 
 // tuned sets what a store of many small records under hashes wants: no compression
@@ -38,6 +39,8 @@ func openPebble(dir string, fs vfs.FS, log *slog.Logger) (*pebble.DB, error) {
 	name := "state"
 	if dir != "" {
 		o.FS, name = vfs.Default, filepath.Join(dir, "state")
+	} else {
+		o.MemTableSize = memTableMem
 	}
 	db, err := pebble.Open(name, o)
 	if err != nil {

@@ -37,6 +37,7 @@ type store struct {
 	height int64 // of the view, and of the tree
 	first  int64 // oldest version of the tree
 	keep   int64 // versions of the tree that are kept
+	blocks int64 // blocks that are kept
 }
 
 // openStore opens the store under dir, or on fs if dir is empty.
@@ -45,7 +46,7 @@ func openStore(dir string, fs vfs.FS, log *slog.Logger) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &store{db: db, keep: keepVersions}
+	st := &store{db: db, keep: keepVersions, blocks: keepBlocks}
 	if b, ok := pebbleGet(db, []byte(localHeight)); ok {
 		st.height = int64(binary.BigEndian.Uint64(b))
 	}
@@ -141,7 +142,7 @@ func (st *store) viewOf(o *overlay, b Block) viewBatch {
 	for _, r := range b.Txs {
 		write(txKey(r.Hash), encode(r))
 	}
-	v.err = errors.Join(v.err, st.forget(v.Batch, b.Height-keepBlocks))
+	v.err = errors.Join(v.err, st.forget(v.Batch, b.Height-st.blocks))
 	return v
 }
 

@@ -55,10 +55,8 @@ type world struct {
 	played   []*abci.RequestFinalizeBlock
 	hashes   [][]byte // app hash of each height
 
-	trace  []string       // what happened last
-	done   map[string]int // by verb
-	failed map[string]int
-	events map[string]int
+	trace []string // what happened last
+	coverage
 }
 
 // A role is what an account does most.
@@ -101,7 +99,7 @@ func newWorld(t *testing.T, seed uint64, accounts int, quotes quoteCheck) *world
 		disk:  [2]*vfs.MemFS{vfs.NewCrashableMem(), vfs.NewCrashableMem()},
 		roles: map[role][]string{}, nodes: map[string]*worldNode{},
 		keys: map[string]crypto.PrivKey{}, ids: map[string]peer.ID{}, names: map[peer.ID]string{},
-		nonces: map[string]uint64{}, done: map[string]int{}, failed: map[string]int{}, events: map[string]int{},
+		nonces: map[string]uint64{}, coverage: newCoverage(),
 	}
 	seats := min(16, max(4, accounts/10))
 	for i := range seats {
@@ -201,7 +199,8 @@ func (w *world) height() int64 { return w.view().Height() }
 
 // open opens App i from its disk, at height 0 as CometBFT does.
 func (w *world) open(i int) *App {
-	a, err := OpenApp(AppConfig{Genesis: w.genesis, Audit: i == 0, Protocol: w.protocol, quotes: w.quotes, memory: w.disk[i]})
+	a, err := OpenApp(AppConfig{Genesis: w.genesis, Audit: i == 0, Protocol: w.protocol, quotes: w.quotes, memory: w.disk[i],
+		keep: []int64{40, 7}[i], blocks: []int64{60, 20}[i]}) // so that both forget, and not the same
 	w.must(err)
 	if a.View().Height() > 0 {
 		return a
