@@ -24,16 +24,18 @@ import (
 )
 
 // newHost starts a host that listens at the addresses given. All hosts of a
-// bench are alike: TCP, noise and yamux as libp2p sets them, as in the reference,
-// but for the receive window of a fresh stream, in bytes, if that is not 0; and
-// QUIC, where a holder listens by it too.
+// bench are alike: TCP, noise and yamux as libp2p sets them, as in the reference;
+// and QUIC, where a holder listens by it too. With a receive window of a fresh
+// stream, in bytes, the host is one that fetches as a node does: it has that window
+// and dials by [node.EagerTCP].
 func newHost(window uint32, listen ...ma.Multiaddr) (host.Host, error) {
 	rm, err := unlimited()
 	if err != nil {
 		return nil, err
 	}
-	mux := libp2p.Muxer(yamux.ID, yamux.DefaultTransport)
+	mux, dial := libp2p.Muxer(yamux.ID, yamux.DefaultTransport), libp2p.Transport(tcp.NewTCPTransport)
 	if window > 0 {
+		dial = node.EagerTCP()
 		if mux, err = node.Muxer(window); err != nil {
 			return nil, err
 		}
@@ -41,7 +43,7 @@ func newHost(window uint32, listen ...ma.Multiaddr) (host.Host, error) {
 	opts := []libp2p.Option{
 		libp2p.ResourceManager(rm),
 		libp2p.DisableMetrics(), libp2p.DisableRelay(),
-		libp2p.Transport(quic.NewTransport), libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(noise.ID, noise.New), mux,
+		libp2p.Transport(quic.NewTransport), dial, libp2p.Security(noise.ID, noise.New), mux,
 	}
 	if len(listen) == 0 {
 		return libp2p.New(append(opts, libp2p.NoListenAddrs)...)

@@ -1,7 +1,7 @@
 package node
 
 import (
-	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -18,7 +18,7 @@ type metrics struct {
 	claims  *prometheus.CounterVec
 }
 
-func newMetrics(c Chain, id peer.ID) *metrics {
+func newMetrics(c Chain, h host.Host) *metrics {
 	m := &metrics{
 		reg: prometheus.NewRegistry(),
 		deeds: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -34,8 +34,11 @@ func newMetrics(c Chain, id peer.ID) *metrics {
 			Name: "lode_node_claims_total", Help: "Claims of receipts that this node keeps, by outcome.",
 		}, []string{"outcome"}),
 	}
-	m.reg.MustRegister(m.deeds, m.reports, m.answers, m.claims, newCollateralCollector(c), newChainCollector(c, id), collectors.NewGoCollector(),
+	m.reg.MustRegister(m.deeds, m.reports, m.answers, m.claims, newCollateralCollector(c), newChainCollector(c, h.ID()), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "lode_node_redials_total", Help: "TCP dials repeated because the listener refused the cipher proposed first.",
+		}, func() float64 { return float64(redials(h)) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "lode_chain_height", Help: "Last committed height.",
 		}, func() float64 { return float64(c.View().Height()) }),

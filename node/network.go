@@ -17,7 +17,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
@@ -42,7 +41,7 @@ func openHost(key crypto.PrivKey, listen []string, window uint32, private bool) 
 	options := append(windows,
 		libp2p.Identity(key),
 		libp2p.NoListenAddrs,
-		libp2p.Transport(tcp.NewTCPTransport),
+		EagerTCP(),
 		libp2p.SwarmOpts(swarm.WithDialRanker(twoAtOnce(dialTime)), swarm.WithDialTimeout(dialTime), swarm.WithDialTimeoutLocal(dialTime)),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),

@@ -319,7 +319,7 @@ func (n *Node) openStore() error {
 }
 
 func (n *Node) openExchange() (err error) {
-	n.metrics = newMetrics(n.chain, n.id)
+	n.metrics = newMetrics(n.chain, n.host)
 	n.metrics.reg.MustRegister(newStoreCollector(n.store))
 	if n.priors, err = lru.New[peer.ID, known](priorsKept); err != nil {
 		return err
