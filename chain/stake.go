@@ -202,6 +202,9 @@ func (s *state) guarantee(sender peer.ID, own gpos.Stake, m gpos.Guarantee) erro
 	if err != nil {
 		return err
 	}
+	if c := own.Candidate; c != nil { // who guarantees validates no more
+		s.freeKey(c.Key)
+	}
 	s.setStake(sender, g)
 	s.setStake(m.Target, t)
 	s.emit(Event{Kind: "guaranteed", Who: sender, Node: m.Target, Amount: took})

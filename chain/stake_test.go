@@ -455,6 +455,15 @@ func TestKeysThatNeverSatAreForgotten(t *testing.T) {
 	c.to(1)
 	c.must("guarantor", bondMsg(5_000_000))
 	c.must("guarantor", gpos.Msg{Guarantee: &gpos.Guarantee{Target: testID(t, "v2"), Amount: 1_000_000}})
+	for i := range 5 { // to guarantee ends candidacy as well
+		if err := name("guarantor", fmt.Sprint("guarantor's ", i)); err != nil {
+			t.Fatal(err)
+		}
+		c.must("guarantor", gpos.Msg{Guarantee: &gpos.Guarantee{Target: testID(t, "v2"), Amount: 100_000}})
+	}
+	if got := count(); got != 4+2 {
+		t.Errorf("%d keys are kept, want those of 4 validators and of 2 candidates", got)
+	}
 	for _, who := range []string{"new", "other", "guarantor"} {
 		c.must(who, gpos.Msg{Chill: &gpos.Chill{}})
 	}
