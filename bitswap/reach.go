@@ -103,7 +103,7 @@ func (e *Exchange) overrun(r *request, later []cid.Cid) {
 	var keys []cid.Cid
 	for _, c := range later {
 		if _, ok := r.left[c]; ok {
-			r.s.trail.asks(c)
+			r.s.useless(r.s.trail.asks(c))
 			keys = append(keys, c)
 		}
 	}

@@ -229,6 +229,38 @@ func TestWhoReadsOnBeyondItsRangeWaitsOnce(t *testing.T) {
 	})
 }
 
+// TestWhoJumpsBeyondItsRangeLeavesNothingBehind: what was asked for ahead of its old
+// place is not asked for any more.
+func TestWhoJumpsBeyondItsRangeLeavesNothingBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, end := newRangeReader(t, 0, 300*block)
+		r.seek(0)
+		r.ask(r.leaves[0], r.leaves[450])
+		time.Sleep(promised - time.Millisecond)
+		r.ask(r.leaves[1:61]...)
+		if _, err := r.s.GetBlocks(t.Context(), r.leaves[61:91]); err != nil {
+			t.Fatal(err)
+		}
+		r.e.mu.Lock()
+		if n := len(r.e.ahead); n == 0 {
+			t.Error("nothing is asked for ahead of the reader")
+		}
+		r.e.mu.Unlock()
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		r.e.mu.Lock()
+		if n := len(r.e.ahead); n > 0 || r.s.trail.bytes > 0 {
+			t.Errorf("%d blocks and %d bytes are kept ahead of where it was", n, r.s.trail.bytes)
+		}
+		r.e.mu.Unlock()
+		r.serve()
+		if r.given[r.leaves[450]] != 1 {
+			t.Error("what it waits for did not come")
+		}
+		end()
+	})
+}
+
 // TestEqualBlocksBesideARangeAreAskedFor: where the same block is linked to twice,
 // it is not known which of them is meant.
 func TestEqualBlocksBesideARangeAreAskedFor(t *testing.T) {
