@@ -42,6 +42,7 @@ func (h *hoard) wasted(size uint64) { h.owed += int64(size) }
 type trail struct {
 	nodes map[cid.Cid]*node
 	spots map[cid.Cid]spot // links, by the block that they lead to
+	links int              // that nodes have
 	at    spot             // the first link that nobody asked for yet, as far as is known
 	run   uint64           // bytes read in order
 	open  int              // blocks that the reader waits for
@@ -68,6 +69,7 @@ type node struct {
 	file  bool   // all of it is one file
 	from  uint64 // where in its file it begins, if that is known
 	sited bool   // it is
+	noted bool   // what it links to is on the list of what our own store may have
 }
 
 // A ref is a link.
@@ -87,7 +89,7 @@ type spot struct {
 // saw takes in the links of b.
 func (t *trail) saw(b blocks.Block, root cid.Cid) {
 	c := b.Cid()
-	if c.Type() != cid.DagProtobuf || t.nodes[c] != nil || len(t.spots) >= spotsMost {
+	if c.Type() != cid.DagProtobuf || t.nodes[c] != nil || t.links >= spotsMost {
 		return
 	}
 	n := &node{cid: c, root: root}
@@ -100,6 +102,7 @@ func (t *trail) saw(b blocks.Block, root cid.Cid) {
 		t.nodes, t.spots = map[cid.Cid]*node{}, map[cid.Cid]spot{}
 	}
 	t.nodes[c] = n
+	t.links += len(n.links) // all of them: a node may link to one block again and again
 	for i, l := range n.links {
 		n.deep = n.deep || linked(l.cid)
 		if s, twice := t.spots[l.cid]; twice {
@@ -162,6 +165,7 @@ func (t *trail) asks(c cid.Cid) (useless []cid.Cid) {
 		for _, l := range n.links {
 			delete(t.spots, l.cid)
 		}
+		t.links -= len(n.links)
 		n.links, n.next = nil, 0
 		t.at = spot{n, 0}
 	}

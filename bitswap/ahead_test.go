@@ -300,3 +300,30 @@ func TestTenGiBAreReadInTheMemoryOfAWindow(t *testing.T) {
 	}
 	t.Logf("10 GiB: at most %d MiB held or outstanding, %d links remembered at the end", most>>20, len(tr.spots))
 }
+
+// TestLinksToOneBlockAreCountedEach: what a session remembers of a graph, and what it
+// means to look up in our own store, is bounded, however often nodes link to the same.
+func TestLinksToOneBlockAreCountedEach(t *testing.T) {
+	const many = 4000
+	below, all := key(1), map[cid.Cid]blocks.Block{}
+	for range 100 { // each links to the one before
+		up := make([]cid.Cid, many)
+		for i := range up {
+			up[i] = below
+		}
+		n := fileNode(t, 8<<20, up...)
+		below, all[n.Cid()] = n.Cid(), n
+	}
+	e := &Exchange{cfg: Config{Blocks: handful{all: all}}}
+	s := &session{e: e, trail: trail{all: &e.hoard}}
+	for range 5 {
+		s.learn(t.Context(), below, key(2))
+	}
+	kept := 0
+	for _, n := range s.trail.nodes {
+		kept += len(n.links)
+	}
+	if most := spotsMost + many; kept == 0 || kept > most || len(s.unread) > most {
+		t.Errorf("%d links are kept and %d to look up, want at most %d", kept, len(s.unread), most)
+	}
+}

@@ -52,9 +52,10 @@ func (s *session) read(ctx context.Context, c, root cid.Cid) {
 		s.trail.saw(b, root)
 	}
 	n := s.trail.nodes[c]
-	if n == nil {
+	if n == nil || n.noted {
 		return
 	}
+	n.noted = true
 	for i, l := range slices.Backward(n.links) {
 		// the last node of a file may be of as few bytes as a leaf
 		inner := linked(l.cid) && (l.block == 0 || i == len(n.links)-1)
