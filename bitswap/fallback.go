@@ -181,21 +181,20 @@ func (e *Exchange) askStock(r *request, keys []cid.Cid) {
 	if !r.s.alone && r.s.fallen.stock == nil {
 		r.s.fallen.stock = e.client.NewSession(r.s.ctx)
 	}
-	e.drained(r, fresh)
-	e.renew(r, fresh, askAgain)
-}
-
-// drained has the stock session of r fetch keys; that of a single call is the
-// client's own, and ends with it. The caller holds mu.
-func (e *Exchange) drained(r *request, keys []cid.Cid) {
-	var f exchange.Fetcher = e.client
+	var f exchange.Fetcher = e.client // which makes a session for each call, that ends with it
 	if !r.s.alone {
 		f = r.s.fallen.stock
 	}
+	e.drained(r.ctx, f, fresh)
+	e.renew(r, fresh, askAgain)
+}
+
+// drained has f fetch keys until ctx ends.
+func (e *Exchange) drained(ctx context.Context, f exchange.Fetcher, keys []cid.Cid) {
 	e.stock.Add(1)
 	e.spawn(func() {
 		defer e.stock.Add(-1)
-		e.drain(r.ctx, f, keys)
+		e.drain(ctx, f, keys)
 	})
 }
 
@@ -203,20 +202,26 @@ func (e *Exchange) drained(r *request, keys []cid.Cid) {
 // after twice as long, by a session that has not asked yet. A block that is wanted
 // again before boxo's client is done with its coming is never asked for again: the
 // client takes it for asked of the peer that gave it, until that peer connects
-// anew. So that is what it is told. The caller holds mu.
-func (e *Exchange) renew(r *request, keys []cid.Cid, wait time.Duration) {
+// anew. So that is what it is told. Ends end the sessions of the times before. All
+// but the last are ended: while that one wants the same, no want is cancelled. The
+// caller holds mu.
+func (e *Exchange) renew(r *request, keys []cid.Cid, wait time.Duration, ends ...context.CancelFunc) {
 	e.after(wait, r, keys, func(r *request, rest []cid.Cid) {
 		for _, c := range rest {
 			if p, ok := e.unasked.Get(c); ok && e.unasked.Remove(c) && e.connected(p) {
 				e.client.PeerDisconnected(p)
 				e.client.PeerConnected(p)
+				if !e.connected(p) { // it left meanwhile, and the client may have been told before
+					e.client.PeerDisconnected(p)
+				}
 			}
 		}
-		if !r.s.alone {
-			r.s.fallen.stock = e.client.NewSession(r.s.ctx)
+		for ; len(ends) > 1; ends = ends[1:] {
+			ends[0]()
 		}
-		e.drained(r, rest)
-		e.renew(r, rest, min(2*wait, askMost))
+		ctx, end := context.WithCancel(r.ctx)
+		e.drained(ctx, e.client, rest)
+		e.renew(r, rest, min(2*wait, askMost), append(ends, end)...)
 	})
 }
 
