@@ -7,10 +7,13 @@ import (
 )
 
 // A budget bounds the bytes that come twice: one in HedgePart of those that came
-// once, and HedgeStart to begin with. What may come twice is set aside when a
-// second peer is asked, and given back when it did not come.
+// once, over all fetches, and HedgeStart to begin with, which is for peers that are
+// quiet, or long, alone: a fetch of a few blocks earns nothing that it could be hurried by.
+// What may come twice is set aside when a second peer is asked, and given back when
+// it did not come.
 type budget struct {
 	spare int64 // bytes
+	start int64 // of these, for need
 	most  int64
 	part  uint64
 	due   []claim // by time
@@ -26,10 +29,18 @@ type claim struct {
 }
 
 func newBudget(lim limits) budget {
-	return budget{spare: int64(lim.HedgeStart), most: int64(4 * lim.HedgeStart), part: lim.HedgePart}
+	return budget{spare: int64(lim.HedgeStart), start: int64(lim.HedgeStart), most: int64(4 * lim.HedgeStart), part: lim.HedgePart}
 }
 
 func (b *budget) earn(size uint64) { b.spare = min(b.spare+int64(size/b.part), b.most) }
+
+// room is how many bytes may come twice: of those to begin with too, if there is need.
+func (b *budget) room(need bool) uint64 {
+	if need {
+		return uint64(max(b.spare, 0))
+	}
+	return uint64(max(b.spare-b.start, 0))
+}
 
 // spend sets size aside, if there is as much.
 func (b *budget) spend(size uint64) bool {

@@ -15,7 +15,7 @@ type Trigger struct {
 	Due    int64   `json:"due_us"`       // of TriggerLate: how long it may be quiet
 	Left   int64   `json:"left_us"`      // of TriggerSlow, TriggerNeeded and TriggerIdle: until it is expected to have sent the block
 	Grace  int64   `json:"grace_us"`     // by which the second peer must be sooner, besides taking half of Left at most
-	Budget uint64  `json:"budget_bytes"` // what may come twice, over all fetches
+	Budget uint64  `json:"budget_bytes"` // what may come twice for such a reason, over all fetches
 }
 
 // What a Trigger can be.
@@ -98,7 +98,7 @@ func (s *schedule) hedge(w *want, t Trigger) bool {
 	if w.open == 0 || w.open >= s.lim.Copies {
 		return true
 	}
-	t.Grace, t.Budget = s.lim.Grace, uint64(max(s.budget.spare, 0))
+	t.Grace, t.Budget = s.lim.Grace, s.budget.room(s.needed(&t))
 	if t.Budget < w.size {
 		return false
 	}
@@ -110,6 +110,12 @@ func (s *schedule) hedge(w *want, t Trigger) bool {
 	w.copies++
 	s.ask(w, second, s.choice(w, second, &t, 0))
 	return true
+}
+
+// needed reports whether t is reason enough for bytes that were not earned: without
+// a second peer somebody waits for one who is quiet, or for long.
+func (s *schedule) needed(t *Trigger) bool {
+	return t.What == TriggerLate || t.What == TriggerFirst || t.Left > s.lim.StallMax
 }
 
 // other is the best peer for w of those that are not asked for it.

@@ -21,12 +21,12 @@ type limits struct {
 	Spread    int    // the same while something does
 	Ahead     int    // wants without room that one look assigns in thought
 
-	Grace              int64 // what a peer may take beyond its expected time before a second one is asked
-	StallMin, StallMax int64 // bounds of four times the latency, after which a peer that sent no byte is passed over
-	Lapse              int64 // longest time between two looks at the clock; what is beyond is not held against anybody
-	BlameMin, BlameMax int64 // bounds of the silence that counts as a broken duty
-	Trickle            int64 // longest time without a whole block, however many bytes come
-	HedgeStart         uint64
+	Grace              int64  // what a peer may take beyond its expected time before a second one is asked
+	StallMin, StallMax int64  // bounds of four times the latency, after which a peer that sent no byte is passed over
+	Lapse              int64  // longest time between two looks at the clock; what is beyond is not held against anybody
+	BlameMin, BlameMax int64  // bounds of the silence that counts as a broken duty
+	Trickle            int64  // longest time without a whole block, however many bytes come
+	HedgeStart         uint64 // bytes that may come twice before any were earned, for peers that are quiet or long
 	HedgePart          uint64 // one byte in HedgePart may come twice
 	Copies             int    // peers asked for one block at a time
 
