@@ -163,7 +163,7 @@ func (s *schedule) unparkAll() {
 // Without a choice, hope tells whether somebody may connect later. Far-ahead
 // blocks explore newcomers.
 func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
-	var low, young, last *speer
+	var low, young, rested, last *speer
 	lowHope := false
 	for i := range w.f.cands {
 		c := &w.f.cands[i]
@@ -190,8 +190,11 @@ func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
 			continue
 		}
 		best = s.sooner(best, p, w.size)
-		if s.par.IsYoung(p.entry) && len(p.asked) == 0 {
-			young = p
+		if len(p.asked)+int(p.queued) == 0 {
+			rested = s.sooner(rested, p, w.size)
+			if s.par.IsYoung(p.entry) {
+				young = p
+			}
 		}
 	}
 	switch {
@@ -204,7 +207,18 @@ func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
 	if ahead && young != nil && best != nil && young != best && s.finish(young, w.size) <= farther*s.finish(best, w.size) && s.draw.Uint64()%1_000_000 < s.par.Explore {
 		return young, true
 	}
+	if s.opens(rested, best, w.size) {
+		return rested, true
+	}
 	return best, true
+}
+
+// opens reports whether size bytes are better asked of rested, which has nothing to
+// do, than of best, which would be done with them sooner by a round trip at most: a
+// connection opens by what it carries, and with two open ones all that follows is
+// done sooner.
+func (s *schedule) opens(rested, best *speer, size uint64) bool {
+	return rested != nil && rested != best && best.flow.rtt > 0 && s.cost(rested, size) <= s.cost(best, size)+best.flow.rtt
 }
 
 // farther is how many times as long a newcomer may take that is explored, if it

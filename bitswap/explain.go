@@ -48,7 +48,7 @@ const (
 type Choice struct {
 	Kind       string `json:"kind"`    // best, newcomer (drawn by lot), need (nobody above the floor), spare (has room, for what comes last), hedge
 	Size       uint64 `json:"bytes"`   // known or presumed of the block
-	FailMicros uint64 `json:"fail_us"` // what a failed try costs
+	FailMicros uint64 `json:"fail_us"` // what a failed try costs at most
 	Bids       []Bid  `json:"bids"`    // candidates in the order in which they are looked at; the first of equals wins
 	More       int    `json:"more"`    // candidates left out: beyond the first 16, none of them chosen
 
@@ -70,7 +70,7 @@ const (
 type Bid struct {
 	Peer     peer.ID `json:"peer"`
 	Micros   int64   `json:"expected_us"` // Fail + Ready + Transfer
-	Fail     int64   `json:"failure_us"`  // (1 − P) × Choice.FailMicros
+	Fail     int64   `json:"failure_us"`  // (1 − P) × the time until its silence is noticed and another has begun, at most Choice.FailMicros
 	Ready    int64   `json:"ready_us"`    // the first byte, or the end of what it owes already if that is later
 	Transfer int64   `json:"transfer_us"` // of Choice.Size bytes, after what it owes
 
@@ -80,6 +80,7 @@ type Bid struct {
 	Trip  int64  `json:"rtt_us"`       // round trip of the connection; 0 = not known
 	Open  uint64 `json:"open_bytes"`   // what it can send in a round trip, and twice as much in the next
 	Queue uint64 `json:"queue_bytes"`  // asked of it already, or to be
+	Wait  int64  `json:"wait_us"`      // until the first byte of that is expected, if none has come
 	Low   bool   `json:"low"`          // below the floor
 	Young bool   `json:"young"`        // idle, and with too little history to be judged by
 	Link  string `json:"link"`         // up, dialing, none, or refused while a failed dial rests
@@ -121,7 +122,7 @@ func (s *schedule) choice(w *want, chosen *speer, t *Trigger, backlog int64) *Ch
 func (s *schedule) bid(w *want, k *cand, kind string) Bid {
 	p, hedge := k.p, kind == ChoiceHedge
 	b := Bid{
-		Peer: p.id, P: p.score.P, First: s.firstByte(p), Rate: s.rate(p), Queue: p.inflight + p.queued, Trip: p.flow.rtt, Open: max(p.flow.open, opening),
+		Peer: p.id, P: p.score.P, First: s.firstByte(p), Rate: s.rate(p), Queue: p.inflight + p.queued, Wait: s.awaited(p), Trip: p.flow.rtt, Open: max(p.flow.open, opening),
 		Low: p.low, Young: s.par.IsYoung(p.entry) && len(p.asked) == 0, Link: "none",
 	}
 	switch {
@@ -146,9 +147,9 @@ func (s *schedule) bid(w *want, k *cand, kind string) Bid {
 	case hedge && len(p.asked) > 0 && (p.probe || !s.room(p, w)), kind == ChoiceSpare && (p.probe || !s.room(p, w)):
 		b.Out = "has no room"
 	}
-	b.Fail = int64((1_000_000 - min(b.P, 1_000_000)) * s.par.FailMicros / 1_000_000)
+	b.Fail = s.risk(p)
 	queue := s.transfer(p, b.Queue)
-	b.Ready = max(b.First, queue)
+	b.Ready = s.ready(p, queue)
 	b.Transfer = s.transfer(p, b.Queue+w.size) - queue
 	b.Micros = b.Fail + b.Ready + b.Transfer
 	return b
@@ -172,6 +173,7 @@ func (c Choice) Replay() peer.ID {
 		p.score = credit.Score{P: b.P, TTFB: uint64(max(b.First, 1)), Rate: b.Rate}
 		p.entry.TTFB, p.entry.Rate = p.score.TTFB, b.Rate
 		p.flow.rtt, p.flow.open = b.Trip, b.Open
+		p.begun = s.now + b.Wait - b.First
 		if !b.Young {
 			p.entry.DutyHits = par.Young * 1_000_000
 		}

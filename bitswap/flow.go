@@ -203,12 +203,38 @@ func (s *schedule) room(p *speer, w *want) bool {
 // cost is the expected time until p delivers size more bytes, in µs: what it
 // owes already, or is to be asked for, comes first (spec §7.2).
 func (s *schedule) cost(p *speer, size uint64) int64 {
-	fail := int64((1_000_000 - min(p.score.P, 1_000_000)) * s.par.FailMicros / 1_000_000)
-	return fail + s.finish(p, size)
+	return s.risk(p) + s.finish(p, size)
+}
+
+// risk is what it costs on the average that p may fail, in µs.
+func (s *schedule) risk(p *speer) int64 {
+	return int64((1_000_000 - min(p.score.P, 1_000_000)) * uint64(s.failing(p)) / 1_000_000)
+}
+
+// failing is what it costs if p fails, in µs: until its silence is noticed, and
+// then another's first byte.
+func (s *schedule) failing(p *speer) int64 {
+	first := s.firstByte(p)
+	return min(first+first/2+s.lim.Grace+first, int64(s.par.FailMicros))
 }
 
 // finish is the same if p does not fail.
 func (s *schedule) finish(p *speer, size uint64) int64 {
 	queue := s.transfer(p, p.inflight+p.queued)
-	return max(s.firstByte(p), queue) + s.transfer(p, p.inflight+p.queued+size) - queue
+	return s.ready(p, queue) + s.transfer(p, p.inflight+p.queued+size) - queue
+}
+
+// ready is how long it is until p, which takes queue µs for what it owes, begins
+// with something more.
+func (s *schedule) ready(p *speer, queue int64) int64 {
+	return max(s.firstByte(p), s.awaited(p)+queue)
+}
+
+// awaited is how long the first byte of what p owes is still expected to take, in
+// µs; 0 if it has come, or nothing is owed.
+func (s *schedule) awaited(p *speer) int64 {
+	if p.first > 0 || p.inflight == 0 {
+		return 0
+	}
+	return max(p.begun+s.firstByte(p)-s.now, 0)
 }

@@ -37,6 +37,7 @@ type piece struct {
 	under cid.Cid // the node that links to it; undefined = not known
 	ahead bool    // nobody waits for it yet
 	stays bool    // somebody waits for it even if nobody has it
+	later bool    // the request that it is a part of has other blocks before it
 }
 
 type want struct {
@@ -176,12 +177,37 @@ func (s *schedule) prune() {
 	}
 }
 
-// before has those that somebody waits for first, then the oldest.
+// before has those that somebody waits for first, then those whose turn it is.
 func (w *want) before(o *want, _ int) bool {
 	if w.ahead != o.ahead {
 		return o.ahead
 	}
+	if x, y := w.turn(), o.turn(); x != y {
+		return x < y
+	}
 	return w.seq < o.seq
+}
+
+// How many wants that come after it may go before one for which nobody waits, and
+// before one that a reader has yet to get to: the first block of every reader is
+// worth more than what another looks ahead for. Bounded, so that none starves.
+const (
+	behindAhead = 128
+	behindLater = 32
+)
+
+// turn is when w is to be sent, in wants: nodes with links are small, and what is
+// below them cannot be asked for before they are here.
+func (w *want) turn() uint64 {
+	switch {
+	case linked(w.cid):
+		return w.seq
+	case w.ahead:
+		return w.seq + behindAhead
+	case w.later:
+		return w.seq + behindLater
+	}
+	return w.seq
 }
 
 func (w *want) place(int) *int { return &w.at }

@@ -204,8 +204,8 @@ func (o *outbox) sayAgain() {
 	}
 }
 
-// prio is what servers order by: the older, the sooner.
-func (w *want) prio() int32 { return math.MaxInt32 - int32(w.seq%(1<<30)) }
+// prio is what servers order by: the sooner its turn, the more.
+func (w *want) prio() int32 { return math.MaxInt32 - int32(w.turn()%(1<<30)) }
 
 // close ends the stream. Nobody may be sending; who hears it may find its end
 // meanwhile.

@@ -240,7 +240,7 @@ func (e *Exchange) need(r *request, keys []cid.Cid) {
 	ps := make([]piece, len(keys))
 	for i, c := range keys {
 		ps[i] = r.s.piece(c)
-		ps[i].stays = r.stays
+		ps[i].stays, ps[i].later = r.stays, i > 0
 	}
 	e.sched.want(e.now(), r.root, ps...)
 	e.rescue(r, keys)

@@ -45,8 +45,8 @@ type sim struct {
 
 	got, extra, given uint64 // bytes wanted, twice, and that came twice by no choice of the schedule
 
-	opens bool   // connections start slowly, as TCP's do
-	then  func() // called when a block has come that was wanted; may be nil
+	opens bool            // connections start slowly, as TCP's do
+	then  func(c cid.Cid) // called when a block has come that was wanted; may be nil
 }
 
 // A simPeer is a peer with a character, behind a link.
@@ -58,12 +58,20 @@ type simPeer struct {
 	up     bool
 	free   int64 // when its line is free
 	owes   map[cid.Cid]int
+	line   []simWish
 	order  int
 	sent   uint64 // bytes that have come
 	served int
 	brown  int64 // when its line gets slow
 	window int64 // bytes that a round trip carries, where connections start slowly
 	last   int64 // when its line was last used
+}
+
+// A simWish is a block that a peer is to put on its line, in the order of prio.
+type simWish struct {
+	c    cid.Cid
+	n    int // of owes, when it was asked
+	prio int32
 }
 
 var simKinds = []string{"good", "far", "slow", "silent", "liar", "half", "corrupt", "dead", "drip", "brownout", "fades", "flaps", "late"}
@@ -185,7 +193,7 @@ func (m *sim) act() {
 		switch p := m.peer(a.peer); a.kind {
 		case doAsk:
 			m.window(a)
-			m.after(p.rtt/2, func() { m.asked(p, a.cid) })
+			m.after(p.rtt/2, func() { m.asked(p, a.cid, a.prio) })
 		case doCancel:
 			m.after(p.rtt/2, func() { delete(p.owes, a.cid) })
 		case doDial:
@@ -235,7 +243,7 @@ func (m *sim) dialled(p *simPeer) {
 }
 
 // asked has p answer in character.
-func (m *sim) asked(p *simPeer, c cid.Cid) {
+func (m *sim) asked(p *simPeer, c cid.Cid, prio int32) {
 	if !p.up {
 		return
 	}
@@ -272,17 +280,38 @@ func (m *sim) asked(p *simPeer, c cid.Cid) {
 		p.free = max(p.free, m.now) + m.r.Int64N(700*ms)
 	}
 	n := p.order
-	begins := max(p.free, m.now)
-	m.after(begins-m.now, func() { m.send(p, c, n) })
+	if p.kind == "drip" || p.kind == "late" {
+		m.after(p.free-m.now, func() { m.send(p, c, n) })
+		return
+	}
+	p.line = append(p.line, simWish{c, n, prio})
+	m.after(p.free-m.now, func() { m.serve(p) })
+}
+
+// serve puts what comes first on the line of p, once that is free.
+func (m *sim) serve(p *simPeer) {
+	if p.free > m.now {
+		m.after(p.free-m.now, func() { m.serve(p) })
+		return
+	}
+	p.line = slices.DeleteFunc(p.line, func(w simWish) bool { return p.owes[w.c] != w.n })
+	if len(p.line) == 0 {
+		return
+	}
+	i := 0
+	for j, w := range p.line {
+		if w.prio > p.line[i].prio {
+			i = j
+		}
+	}
+	w := p.line[i]
+	p.line = slices.Delete(p.line, i, i+1)
+	m.send(p, w.c, w.n)
 }
 
 // send puts c on the line of p, in four parts, unless it was cancelled by then.
 func (m *sim) send(p *simPeer, c cid.Cid, n int) {
 	if p.owes[c] != n || !p.up {
-		return
-	}
-	if p.free > m.now && p.kind != "drip" && p.kind != "late" {
-		m.after(p.free-m.now, func() { m.send(p, c, n) })
 		return
 	}
 	delete(p.owes, c)
@@ -344,7 +373,7 @@ func (m *sim) came(p *simPeer, c cid.Cid, whole bool) {
 	m.ended[c] = "by " + string(p.id)
 	delete(m.open, c)
 	if m.then != nil {
-		m.then()
+		m.then(c)
 	}
 }
 

@@ -31,7 +31,7 @@ func skewed() *sim {
 func (m *sim) fetch(t *testing.T, atOnce int, sizes ...uint64) int64 {
 	t.Helper()
 	next, last := 0, m.now
-	m.then = func() {
+	m.then = func(cid.Cid) {
 		for ; len(m.open) < atOnce && next < len(sizes); next++ {
 			c := key(next)
 			m.sizes[c], m.open[c] = sizes[next], true
@@ -39,7 +39,7 @@ func (m *sim) fetch(t *testing.T, atOnce int, sizes ...uint64) int64 {
 		}
 		last = m.now
 	}
-	m.then()
+	m.then(cid.Undef)
 	m.act()
 	m.run()
 	if m.err != nil || len(m.open) > 0 {
