@@ -328,6 +328,9 @@ func plainTree(t *testing.T, size, n int, o *pebble.Options) float64 {
 	slices.SortFunc(keys, bytes.Compare) // as ours was filled
 	for i, key := range keys {
 		set(key)
+		if (i+1)%200_000 == 0 {
+			fmt.Printf("NOTE the plain tree has %d of %d records\n", i+1, size)
+		}
 		if (i+1)%50_000 == 0 { // so many are held in memory
 			if _, _, err := tree.SaveVersion(); err != nil {
 				t.Fatal(err)

@@ -108,6 +108,7 @@ func speedTransfers(t *testing.T) {
 		rate, cpu = closedLoop(t, m, txs, span)
 		stop()
 		ours, oursCPU = append(ours, rate), append(oursCPU, cpu)
+		fmt.Printf("NOTE round %d of %d: transfers %.0f tx/s, kvstore %.0f\n", len(ours), rounds, rate, kv[len(kv)-1])
 		stopSpeedNode(t, m)
 	}
 	ratio("transfers-vs-kvstore", median(ours)/median(kv), median(ours), median(kv), "tx/s",

@@ -41,8 +41,10 @@ type engine interface {
 // treeSpace begins the tree's keys in the store.
 const treeSpace = "t/"
 
-// nodeCache is how many tree nodes stay in memory, of a few hundred bytes each.
-const nodeCache = 100_000
+// nodeCache is how many tree nodes stay in memory, of a few hundred bytes each:
+// some 100 MB at most. What a block writes and what pruning forgets for it both
+// read the tree at random.
+const nodeCache = 200_000
 
 // An iavlEngine is an engine by iavl with fast nodes off.
 type iavlEngine struct{ tree *iavl.MutableTree }
