@@ -94,8 +94,10 @@ func makeNetwork(plan networkPlan) (*network, error) {
 	if n.Genesis, err = n.genesis(plan); err != nil {
 		return nil, err
 	}
-	if err := n.Genesis.Save(filepath.Join(n.Dir, "genesis.json")); err != nil {
-		return nil, err
+	for _, dir := range []string{n.Dir, n.Home} { // the user's, for `lode verify`
+		if err := n.Genesis.Save(filepath.Join(dir, "genesis.json")); err != nil {
+			return nil, err
+		}
 	}
 	for i := range n.Members {
 		if err := n.finish(&n.Members[i]); err != nil {
