@@ -198,8 +198,11 @@ func (s *schedule) urge(w *want, x piece) {
 	}
 	w.ahead, w.born = false, s.now
 	s.queue = append(s.queue, w)
-	if w.at >= 0 {
+	switch {
+	case w.at >= 0:
 		w.f.ready.set(w, true)
+	case w.open == 0: // parked without a word to the fallback, as nobody waited for it
+		w.f.unpark = 0
 	}
 	s.hurry(w)
 }
