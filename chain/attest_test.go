@@ -122,7 +122,7 @@ func TestAProcessorHasFewNodes(t *testing.T) {
 	b.register()
 	c.register()
 	counts := map[mpow.Hash]int{}
-	for n := range s.View().Nodes() {
+	for n := range s.View().Nodes("") {
 		counts[n.CPU]++
 	}
 	for cpu, n := range counts {

@@ -54,7 +54,7 @@ func (c *cheat) end(client, server string) {
 func (c *cheat) has() (sum coin.Amount) {
 	for _, a := range c.names {
 		sum += c.free(a)
-		for t := range c.View().TabsOf(testID(c, a)) {
+		for t := range c.View().TabsOf(testID(c, a), "") {
 			sum += t.Left()
 		}
 	}

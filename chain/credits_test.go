@@ -326,10 +326,10 @@ func TestTabsAndCreditAreProven(t *testing.T) { // spec §1.6
 		t.Error("a derived record is proven")
 	}
 	var of, to []Tab
-	for x := range v.TabsOf(user) {
+	for x := range v.TabsOf(user, "") {
 		of = append(of, x)
 	}
-	for x := range v.TabsFor(n1) {
+	for x := range v.TabsFor(n1, "") {
 		to = append(to, x)
 	}
 	if len(of) != 1 || !slices.Equal(of, to) || of[0].Client != user || of[0].Server != n1 {

@@ -23,19 +23,21 @@ func (v *View) Tab(client, server peer.ID) (credit.Tab, bool) {
 	return tabTable.get(v.source, couple{client, server})
 }
 
-// TabsOf goes through the tabs that a client opened, by server.
-func (v *View) TabsOf(client peer.ID) iter.Seq[Tab] {
+// TabsOf goes through the tabs that a client opened, by server, behind after or
+// from the first if that is empty.
+func (v *View) TabsOf(client, after peer.ID) iter.Seq[Tab] {
 	return func(yield func(Tab) bool) {
-		tabTable.under(v.source, whoKey.put(nil, client), func(at couple, t credit.Tab) bool {
+		tabTable.beyond(v.source, whoKey.put(nil, client), couple{client, after}, after != "", func(at couple, t credit.Tab) bool {
 			return yield(Tab{Client: at.A, Server: at.B, Tab: t})
 		})
 	}
 }
 
-// TabsFor goes through the tabs that are open to a server, by client.
-func (v *View) TabsFor(server peer.ID) iter.Seq[Tab] {
+// TabsFor goes through the tabs that are open to a server, by client, behind after
+// or from the first if that is empty.
+func (v *View) TabsFor(server, after peer.ID) iter.Seq[Tab] {
 	return func(yield func(Tab) bool) {
-		servedBy.under(v.source, whoKey.put(nil, server), func(at couple, _ struct{}) bool {
+		servedBy.beyond(v.source, whoKey.put(nil, server), couple{server, after}, after != "", func(at couple, _ struct{}) bool {
 			return yield(Tab{Client: at.B, Server: at.A, Tab: tabTable.must(v.source, couple{at.B, at.A})})
 		})
 	}

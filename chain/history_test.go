@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/coin"
@@ -120,7 +121,7 @@ func TestOrdersOfAnAccount(t *testing.T) {
 	check := func(when, name string, want ...string) {
 		t.Helper()
 		var got []string
-		for f := range m.View().OrdersOf(testID(t, name)) {
+		for f := range m.View().OrdersOf(testID(t, name), cid.Undef) {
 			for _, file := range []string{"f", "g"} {
 				if f.Root.Cid() == testRoot(t, file) {
 					got = append(got, file)

@@ -551,7 +551,7 @@ func TestMarketWalk(t *testing.T) {
 		if s := m.View().Supply(); !s.Conserved {
 			t.Errorf("seed %d: supply %+v", seed, s)
 		}
-		for f := range m.View().Files() {
+		for f := range m.View().Files(cid.Undef) {
 			t.Errorf("seed %d: %v never closed", seed, f.Root)
 		}
 	}

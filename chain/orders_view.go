@@ -20,11 +20,12 @@ func (v *View) File(root cid.Cid) (market.File, bool) {
 	return files.get(v.source, cid.NewCidV1(root.Type(), root.Hash())) // spec §1.3
 }
 
-// Files goes through all orders by root. It reads the disk: it is for listings
+// Files goes through all orders by root, behind after or from the first if that
+// is undefined. It reads the disk: it is for listings
 // and for loops that run once a slot.
-func (v *View) Files() iter.Seq[market.File] {
+func (v *View) Files(after cid.Cid) iter.Seq[market.File] {
 	return func(yield func(market.File) bool) {
-		files.each(v.source, func(_ cid.Cid, f market.File) bool { return yield(f) })
+		files.beyond(v.source, nil, after, after.Defined(), func(_ cid.Cid, f market.File) bool { return yield(f) })
 	}
 }
 
@@ -65,10 +66,11 @@ func payersOf(f market.File) []peer.ID {
 }
 
 // OrdersOf goes through the orders that an account pays for, by root: of a live
-// file those of the first payers and the prepayer (spec §5.2).
-func (v *View) OrdersOf(payer peer.ID) iter.Seq[market.File] {
+// file those of the first payers and the prepayer (spec §5.2). It begins behind
+// after, or at the first if that is undefined.
+func (v *View) OrdersOf(payer peer.ID, after cid.Cid) iter.Seq[market.File] {
 	return func(yield func(market.File) bool) {
-		payerIndex.under(v.source, whoKey.put(nil, payer), func(k both[peer.ID, cid.Cid], _ struct{}) bool {
+		payerIndex.beyond(v.source, whoKey.put(nil, payer), both[peer.ID, cid.Cid]{payer, after}, after.Defined(), func(k both[peer.ID, cid.Cid], _ struct{}) bool {
 			return yield(files.must(v.source, k.B))
 		})
 	}

@@ -32,6 +32,44 @@ func testState(t testing.TB, height int64) *state {
 	return s
 }
 
+// TestListsGoOnBehindAnyKey: a list in pages is the list, wherever a page ends,
+// and though the key that one ended with has gone.
+func TestListsGoOnBehindAnyKey(t *testing.T) {
+	s := newState(blank{}, 0)
+	a, b, c := testID(t, "a"), testID(t, "b"), testID(t, "c")
+	rows := table[both[peer.ID, peer.ID], struct{}]{"zz/", join(whoKey, whoKey)}
+	for _, first := range []peer.ID{a, b, c} {
+		for _, second := range []peer.ID{a, b, c} {
+			rows.set(s, both[peer.ID, peer.ID]{first, second}, struct{}{})
+		}
+	}
+	behind := func(first, after peer.ID) (out []peer.ID) {
+		rows.beyond(s, whoKey.put(nil, first), both[peer.ID, peer.ID]{first, after}, after != "", func(k both[peer.ID, peer.ID], _ struct{}) bool {
+			if k.A != first {
+				t.Errorf("the list of %v goes on to that of %v", first, k.A)
+			}
+			out = append(out, k.B)
+			return true
+		})
+		return out
+	}
+	for _, first := range []peer.ID{a, b, c} {
+		all := behind(first, "")
+		if len(all) != 3 || !slices.IsSorted(all) {
+			t.Fatalf("the list of %v is %v", first, all)
+		}
+		for i, after := range all {
+			if got := behind(first, after); !slices.Equal(got, all[i+1:]) {
+				t.Errorf("behind %v come %v, want %v", after, got, all[i+1:])
+			}
+			rows.del(s, both[peer.ID, peer.ID]{first, after})
+			if got := behind(first, after); !slices.Equal(got, all[i+1:]) {
+				t.Errorf("behind %v, which has gone, come %v, want %v", after, got, all[i+1:])
+			}
+		}
+	}
+}
+
 // TestOverlaysReadLikeOneMap compares three layers with a plain map under random
 // writes, deletes, kept and dropped messages.
 func TestOverlaysReadLikeOneMap(t *testing.T) { // spec §2.3

@@ -192,6 +192,17 @@ func (t table[K, V]) under(s source, part []byte, fn func(K, V) bool) {
 	t.scan(s, from, past(from), fn)
 }
 
+// beyond is under for the keys that come after k, which need not be there, or
+// for all of them if from is false. Nobody's key is a prefix of another.
+func (t table[K, V]) beyond(s source, part []byte, k K, from bool, fn func(K, V) bool) {
+	first := append([]byte(t.prefix), part...)
+	end := past(first)
+	if from {
+		first = append(t.raw(k), 0)
+	}
+	t.scan(s, first, end, fn)
+}
+
 func (t table[K, V]) scan(s source, from, end []byte, fn func(K, V) bool) {
 	s.each(from, end, func(key, value []byte) bool {
 		k, rest, err := t.key.take(key[len(t.prefix):])

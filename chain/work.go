@@ -201,10 +201,11 @@ func checkWork(s *state) error {
 // Node returns what the chain keeps of a registered prover (spec §3.4).
 func (v *View) Node(id peer.ID) (mpow.Node, bool) { return nodes.get(v.source, id) }
 
-// Nodes yields all registered provers, by account.
-func (v *View) Nodes() iter.Seq[mpow.Node] {
+// Nodes yields all registered provers, by account, behind after or from the first
+// if that is empty.
+func (v *View) Nodes(after peer.ID) iter.Seq[mpow.Node] {
 	return func(yield func(mpow.Node) bool) {
-		nodes.each(v.source, func(_ peer.ID, n mpow.Node) bool { return yield(n) })
+		nodes.beyond(v.source, nil, after, after != "", func(_ peer.ID, n mpow.Node) bool { return yield(n) })
 	}
 }
 

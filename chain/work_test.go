@@ -378,7 +378,7 @@ func TestANewEnclaveBeginsANewGeneration(t *testing.T) { // spec §3.10
 		t.Errorf("node %+v", n)
 	}
 	count := 0
-	for range s.View().Nodes() {
+	for range s.View().Nodes("") {
 		count++
 	}
 	if count != 1 {

@@ -220,7 +220,7 @@ func (w *world) tabs(name string) *credit.Msg {
 	at := Tab{Client: w.id(name), Server: w.id(w.anybody())}
 	for _, r := range roles {
 		for _, client := range w.roles[r] {
-			for t := range v.TabsOf(w.id(client)) {
+			for t := range v.TabsOf(w.id(client), "") {
 				if w.likely(30) {
 					at = t
 				}
@@ -231,7 +231,7 @@ func (w *world) tabs(name string) *credit.Msg {
 	case 0, 1:
 		return &credit.Msg{Fund: &credit.Fund{Server: pick(rng, at.Server, w.id(w.anybody())), Amount: pick(rng, w.amount(), 1_000_000)}}
 	case 2:
-		for t := range v.TabsOf(w.id(name)) {
+		for t := range v.TabsOf(w.id(name), "") {
 			at = t
 		}
 		return &credit.Msg{Close: &credit.Close{Server: at.Server}}

@@ -125,10 +125,12 @@ type (
 		Events []chain.Past `json:"events"`
 	}
 
-	// OrdersAnswer is GET orders[?account=]; OrderAnswer is GET orders/{cid}.
+	// OrdersAnswer is GET orders[?account=][&after=][&limit=], by root; OrderAnswer
+	// is GET orders/{cid}.
 	OrdersAnswer struct {
 		Height int64   `json:"height"`
 		Orders []Order `json:"orders"`
+		Next   string  `json:"next,omitempty"` // after= of the next page
 	}
 	OrderAnswer struct {
 		Height int64 `json:"height"`
@@ -186,10 +188,12 @@ type (
 		Addrs  []string    `json:"addrs"` // multiaddrs without the peer ID
 	}
 
-	// NodesAnswer is GET nodes; NodeAnswer is GET nodes/{id}.
+	// NodesAnswer is GET nodes[?after=][&limit=], by account; NodeAnswer is GET
+	// nodes/{id}.
 	NodesAnswer struct {
 		Height int64       `json:"height"`
 		Nodes  []NodeEntry `json:"nodes"`
+		Next   string      `json:"next,omitempty"` // after= of the next page
 	}
 	NodeAnswer struct {
 		Height   int64           `json:"height"`

@@ -80,6 +80,18 @@ func TestAPIAnswers(t *testing.T) {
 	if len(ns.Nodes) != 2 || ns.Nodes[0].Kind != "simulated" || ns.Nodes[0].FileBytes != a.Size || ns.Nodes[0].Workload == 0 {
 		t.Errorf("nodes: %+v, want two simulated ones that work with %d bytes of files", ns, a.Size)
 	}
+	var one, two, none node.NodesAnswer
+	call(ctx, t, n, "GET", "nodes?limit=1", "", &one)
+	call(ctx, t, n, "GET", "nodes?limit=1&after="+one.Next, "", &two)
+	call(ctx, t, n, "GET", "nodes?after="+ns.Nodes[1].ID.String(), "", &none)
+	if len(one.Nodes) != 1 || len(two.Nodes) != 1 || one.Nodes[0].ID != ns.Nodes[0].ID || two.Nodes[0].ID != ns.Nodes[1].ID || two.Next != "" || ns.Next != "" || len(none.Nodes) != 0 {
+		t.Errorf("nodes by pages of one: %+v, %+v, then %+v; want the two of one page", one, two, none)
+	}
+	var last node.OrdersAnswer
+	call(ctx, t, n, "GET", "orders?after="+a.Root.String(), "", &last)
+	if len(last.Orders) != 0 {
+		t.Errorf("orders behind the only one: %+v", last.Orders)
+	}
 	var mine, others node.OrdersAnswer
 	call(ctx, t, n, "GET", "orders?account="+user.String(), "", &mine)
 	call(ctx, t, n, "GET", "orders?account="+n.ID().String(), "", &others)
@@ -148,6 +160,13 @@ func TestAPIRefusesWithReason(t *testing.T) {
 		{"GET", "orders/x", "", 400, `"x"`},
 		{"GET", "orders/" + nobody, "", 404, nobody},
 		{"GET", "orders?account=x", "", 400, "account"},
+		{"GET", "orders?limit=0", "", 400, "limit=0"},
+		{"GET", "orders?limit=1001", "", 400, "limit=1001: want 1 to 1000"},
+		{"GET", "orders?after=x", "", 400, `after="x"`},
+		{"GET", "nodes?limit=x", "", 400, "limit"},
+		{"GET", "nodes?after=x", "", 400, "after"},
+		{"GET", "tabs?client=" + n.ID().String() + "&after=x", "", 400, "after"},
+		{"GET", "tabs?client=" + n.ID().String() + "&limit=2000", "", 400, "limit=2000"},
 		{"GET", "nodes/" + idOf(t, d.Users[0]).String(), "", 404, "not registered"},
 		{"GET", "tx/12", "", 400, "64"},
 		{"GET", "tx/" + strings.Repeat("0", 64), "", 404, "no block"},

@@ -29,7 +29,7 @@ type ledger interface {
 	Node(peer.ID) (mpow.Node, bool)
 	Credit(peer.ID) coin.Amount
 	File(cid.Cid) (market.File, bool)
-	Files() iter.Seq[market.File]
+	Files(after cid.Cid) iter.Seq[market.File]
 	Pay(peer.ID) chain.Pay
 }
 
@@ -175,7 +175,7 @@ func (b *orderBook) refresh(v ledger) {
 			return cmp.Or(cmp.Compare(x.size, y.size), bytes.Compare(x.root.Bytes(), y.root.Bytes())) < 0
 		})
 		b.sizes, b.near = map[cid.Cid]uint64{}, map[cid.Cid]orderOfMine{}
-		for f := range v.Files() {
+		for f := range v.Files(cid.Undef) {
 			b.file(v, f.Root.Cid(), f)
 		}
 	} else {

@@ -58,7 +58,7 @@ func (s *sheet) File(root cid.Cid) (market.File, bool) {
 	return f, ok
 }
 
-func (s *sheet) Files() iter.Seq[market.File] {
+func (s *sheet) Files(cid.Cid) iter.Seq[market.File] {
 	s.walks++
 	return maps.Values(s.files)
 }

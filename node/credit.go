@@ -44,10 +44,12 @@ type (
 		Wait     uint64             `json:"wait_slots"`    // most slots that a turn takes with it
 		WaitMost uint64             `json:"wait_without_slots"`
 	}
-	// TabsAnswer is GET tabs?client=[&server=] or ?server=: open tabs (spec §7.6).
+	// TabsAnswer is GET tabs?client=[&server=] or ?server=, with [&after=][&limit=]:
+	// open tabs (spec §7.6).
 	TabsAnswer struct {
 		Height int64      `json:"height"`
 		Tabs   []TabEntry `json:"tabs"`
+		Next   string     `json:"next,omitempty"` // after= of the next page; the server, or of ?server= the client
 	}
 	// A TabEntry is a tab with what is left in it.
 	TabEntry struct {
@@ -130,19 +132,38 @@ func (n *Node) getTabs(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	limit, err := pageLimit(r)
+	if err != nil {
+		return nil, err
+	}
+	after, err := queryAccount(r, "after")
+	if err != nil {
+		return nil, err
+	}
 	v := n.chain.View()
 	a := TabsAnswer{Height: v.Height(), Tabs: []TabEntry{}}
-	all := v.TabsOf(client)
+	all := v.TabsOf(client, after)
 	switch {
 	case client == "" && server == "":
 		return nil, badRequest("tabs of whom? name client=, server= or both")
 	case client == "":
-		all = v.TabsFor(server)
+		all = v.TabsFor(server, after)
+	case server != "":
+		if t, ok := v.Tab(client, server); ok {
+			a.Tabs = append(a.Tabs, TabEntry{Tab: chain.Tab{Client: client, Server: server, Tab: t}, Left: t.Left()})
+		}
+		return a, nil
 	}
 	for t := range all {
-		if server == "" || t.Server == server {
-			a.Tabs = append(a.Tabs, TabEntry{Tab: t, Left: t.Left()})
+		if len(a.Tabs) == limit {
+			last := a.Tabs[limit-1].Tab
+			a.Next = last.Server.String()
+			if client == "" {
+				a.Next = last.Client.String()
+			}
+			break
 		}
+		a.Tabs = append(a.Tabs, TabEntry{Tab: t, Left: t.Left()})
 	}
 	return a, nil
 }

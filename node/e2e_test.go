@@ -143,7 +143,7 @@ func TestDrawsAreAnsweredByHolders(t *testing.T) {
 		}
 		return len(answered) == 2
 	})
-	for n := range v.Nodes() {
+	for n := range v.Nodes("") {
 		if n.Faults != 0 {
 			t.Errorf("node %v has %d faults", n.Account, n.Faults)
 		}

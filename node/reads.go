@@ -179,15 +179,49 @@ func (n *Node) getOrders(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	limit, err := pageLimit(r)
+	if err != nil {
+		return nil, err
+	}
+	var after cid.Cid
+	if text := r.URL.Query().Get("after"); text != "" {
+		if after, err = cid.Decode(text); err != nil {
+			return nil, badRequest("after=%q: %v; want the next of the page before", text, err)
+		}
+		after = cid.NewCidV1(after.Type(), after.Hash())
+	}
 	v := n.chain.View()
-	a, all := OrdersAnswer{Height: v.Height(), Orders: []Order{}}, v.Files()
+	a, all := OrdersAnswer{Height: v.Height(), Orders: []Order{}}, v.Files(after)
 	if payer != "" {
-		all = v.OrdersOf(payer)
+		all = v.OrdersOf(payer, after)
 	}
 	for f := range all {
+		if len(a.Orders) == limit {
+			a.Next = a.Orders[limit-1].Root.String()
+			break
+		}
 		a.Orders = append(a.Orders, n.order(v, f))
 	}
 	return a, nil
+}
+
+// Entries of one page of a list: as many as are given unless the query says
+// otherwise, and the most that it may say.
+const usualPage, maxPage = 100, 1000
+
+// pageLimit reads how many entries of a list are wanted, by limit=.
+func pageLimit(r *http.Request) (int, error) {
+	if r.URL.Query().Get("limit") == "" {
+		return usualPage, nil
+	}
+	limit, err := queryNumber(r, "limit")
+	if err != nil {
+		return 0, err
+	}
+	if limit == 0 || limit > maxPage {
+		return 0, badRequest("limit=%d: want 1 to %d; go on with after=NEXT of the page before", limit, maxPage)
+	}
+	return int(limit), nil
 }
 
 func (n *Node) getOrder(r *http.Request) (any, error) {
@@ -285,10 +319,22 @@ func texts(as []ma.Multiaddr) []string {
 	return out
 }
 
-func (n *Node) getNodes(*http.Request) (any, error) {
+func (n *Node) getNodes(r *http.Request) (any, error) {
+	limit, err := pageLimit(r)
+	if err != nil {
+		return nil, err
+	}
+	after, err := queryAccount(r, "after")
+	if err != nil {
+		return nil, err
+	}
 	v := n.chain.View()
 	a := NodesAnswer{Height: v.Height(), Nodes: []NodeEntry{}}
-	for e := range v.Nodes() {
+	for e := range v.Nodes(after) {
+		if len(a.Nodes) == limit {
+			a.Next = a.Nodes[limit-1].ID.String()
+			break
+		}
 		a.Nodes = append(a.Nodes, nodeEntry(v, e))
 	}
 	return a, nil

@@ -16,6 +16,7 @@ import (
 	"github.com/lode-node/lode/chain"
 	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/credit"
+	"github.com/lode-node/lode/node"
 )
 
 // creditKinds are the events of a history of credit.
@@ -84,8 +85,15 @@ func (c *cli) creditShowCmd() *cobra.Command {
 			return err
 		}
 		var a creditOf
-		for path, v := range map[string]any{"/credit/" + id.String(): &a.Credit, "/tabs?client=" + id.String(): &a.Opened, "/tabs?server=" + id.String(): &a.Open} {
-			if err := cl.get(ctx, path, v); err != nil {
+		if err := cl.get(ctx, "/credit/"+id.String(), &a.Credit); err != nil {
+			return err
+		}
+		for side, all := range map[string]*tabsAnswer{"client": &a.Opened, "server": &a.Open} {
+			all.Tabs = []node.TabEntry{}
+			if err := pages(ctx, cl, "/tabs", url.Values{side: {id.String()}}, func(page tabsAnswer) string {
+				all.Height, all.Tabs = page.Height, append(all.Tabs, page.Tabs...)
+				return page.Next
+			}); err != nil {
 				return err
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/lode-node/lode/chain"
 	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/market"
+	"github.com/lode-node/lode/node"
 )
 
 func (c *cli) orderCmd() *cobra.Command {
@@ -192,18 +193,23 @@ func (c *cli) orderShowCmd() *cobra.Command {
 func (c *cli) orderListCmd() *cobra.Command {
 	var account string
 	cmd := &cobra.Command{Use: "list", Short: "list the orders of the chain", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
-		path := "/orders"
+		q := url.Values{}
 		if account != "" {
 			id, err := parseAccount("--account", account)
 			if err != nil {
 				return err
 			}
-			path += "?account=" + url.QueryEscape(id.String())
+			q.Set("account", id.String())
 		}
-		return ask(c, cmd, path, func(w io.Writer, l ordersAnswer) {
+		all := ordersAnswer{Orders: []node.Order{}}
+		add := func(page ordersAnswer) string {
+			all.Height, all.Orders = page.Height, append(all.Orders, page.Orders...)
+			return page.Next
+		}
+		return list(c, cmd, "/orders", q, &all, add, func(w io.Writer) {
 			var t table
 			t.row("ROOT", "STATE", "SIZE", "REPLICAS", "POOL", "EXPIRES")
-			for _, o := range l.Orders {
+			for _, o := range all.Orders {
 				t.row(o.Root, o.State, size(o.Size), len(o.Replicas), o.Pool, o.Expiry)
 			}
 			t.print(w)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/url"
 	"runtime"
 	"sort"
 	"strings"
@@ -53,10 +54,15 @@ func (c *cli) nodeCmd() *cobra.Command {
 	cmd.AddCommand(
 		c.accountHistoryCmd("what a node (default: the signing key's own) was paid and listed for, and what it lost, the newest first", payKinds),
 		&cobra.Command{Use: "list", Short: "list the registered nodes", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
-			return ask(c, cmd, "/nodes", func(w io.Writer, a nodesAnswer) {
+			all := nodesAnswer{Nodes: []node.NodeEntry{}}
+			add := func(page nodesAnswer) string {
+				all.Height, all.Nodes = page.Height, append(all.Nodes, page.Nodes...)
+				return page.Next
+			}
+			return list(c, cmd, "/nodes", url.Values{}, &all, add, func(w io.Writer) {
 				var t table
 				t.row("NODE", "KIND", "WORKLOAD", "FILES", "FREE SPACE PROVED", "LAST SLOT", "REPORTS", "MISSES")
-				for _, n := range a.Nodes {
+				for _, n := range all.Nodes {
 					t.row(n.ID, n.Kind, size(n.Workload), size(n.FileBytes), size(n.SRDBytes), n.Last, n.Reports, n.Misses)
 				}
 				t.print(w)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -182,6 +183,37 @@ func (c *cli) txCmd() *cobra.Command {
 		})
 	}})
 	return cmd
+}
+
+// pages asks for a list page by page, to its end: add takes one in and returns what
+// the page says comes next.
+func pages[T any](ctx context.Context, cl *client, path string, q url.Values, add func(page T) string) error {
+	q.Set("limit", "500")
+	for {
+		var page T
+		if err := cl.get(ctx, path+"?"+q.Encode(), &page); err != nil {
+			return err
+		}
+		next := add(page)
+		if next == "" {
+			return nil
+		}
+		q.Set("after", next)
+	}
+}
+
+// list walks a list and shows all of it: *all is what add gathers.
+func list[T any](c *cli, cmd *cobra.Command, path string, q url.Values, all *T, add func(page T) string, text func(w io.Writer)) error {
+	ctx, cancel := c.within(cmd.Context(), askTime)
+	defer cancel()
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	if err := pages(ctx, cl, path, q, add); err != nil {
+		return err
+	}
+	return c.show(all, text)
 }
 
 // ask gets path and prints the answer: as the node gave it with --json, else as text prints it.
