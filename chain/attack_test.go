@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -53,6 +54,114 @@ func TestSlashedGuarantorsBackWithNothing(t *testing.T) {
 	}
 	if sum == 0 || sum > gus.Active {
 		t.Errorf("in era 7 guarantees of %v count, gus has %v", sum, gus.Active)
+	}
+}
+
+// TestDustGuarantorsKeepNobodyOut: who fills the list of a validator's guarantors
+// with the least that there is costs it none, however many they are, and costs the
+// chain no more than the list (spec §4.2).
+func TestDustGuarantorsKeepNobodyOut(t *testing.T) {
+	names := []string{"gus"}
+	for i := range 100 {
+		names = append(names, fmt.Sprintf("dust%d", i))
+	}
+	c := newEraChain(t, eraGenesis(t, 4, names...))
+	for _, name := range four {
+		c.works[testID(t, name)] = unit
+	}
+	c.to(1)
+	v1 := testID(t, "v1")
+	least := c.s.params.Stake.MinBond
+	most := int(c.s.params.Stake.MaxGuarantors)
+	refused := 0
+	for _, name := range names[1:] {
+		c.must(name, bondMsg(least))
+		if err := c.do(name, gpos.Msg{Guarantee: &gpos.Guarantee{Target: v1, Amount: least}}); errors.Is(err, gpos.ErrFull) {
+			refused++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused != 100-most {
+		t.Errorf("%d of 100 with as much as the others were refused, want all beyond %d", refused, most)
+	}
+	c.must("gus", bondMsg(2_000_000))
+	c.must("gus", gpos.Msg{Guarantee: &gpos.Guarantee{Target: v1, Amount: 2_000_000}})
+	c.audit()
+	out := ""
+	for _, e := range c.s.events {
+		if e.Kind == "gave_way" {
+			out = e.Why
+		}
+	}
+	if want := fmt.Sprintf("%v guarantees more, and 64 may: the bond is free for another guarantee", testID(t, "gus")); out != want {
+		t.Errorf("who gave way is told %q, want %q", out, want)
+	}
+	st := c.stakeOf("v1")
+	if len(st.Backers) != most || st.Backing != coin.Amount(most-1)*least+2_000_000 {
+		t.Errorf("v1 is backed by %d with %v, want gus in the place of one", len(st.Backers), st.Backing)
+	}
+	if got := c.view().Stake(v1).Newcomer; got != least+1 {
+		t.Errorf("a newcomer is told to give %v, want a grain more than the smallest", got)
+	}
+	c.to(2)
+	x, _ := exposure(c.s, 3, v1)
+	if x.Own != 1_000_000 || len(x.Others) != most || x.Others[0] != (gpos.Edge{Account: testID(t, "gus"), Amount: 2_000_000}) {
+		t.Errorf("exposure of v1: %v of its own and %d others, want gus the largest of %d", x.Own, len(x.Others), most)
+	}
+}
+
+// TestAPlaceIsNotEmptiedByTakingIt: who takes the places of a validator's
+// guarantors stands for it at the election, and by the next those who gave way
+// are back (spec §4.2).
+func TestAPlaceIsNotEmptiedByTakingIt(t *testing.T) {
+	g := eraGenesis(t, 4, "a", "b", "x", "y")
+	g.Params.Stake.MaxGuarantors = 2
+	c := newEraChain(t, g)
+	for _, name := range four {
+		c.works[testID(t, name)] = unit
+	}
+	v1 := testID(t, "v1")
+	gives := func(x coin.Amount) gpos.Msg { return gpos.Msg{Guarantee: &gpos.Guarantee{Target: v1, Amount: x}} }
+	c.to(1)
+	for _, name := range []string{"a", "b", "x", "y"} {
+		c.must(name, bondMsg(3_000_000))
+	}
+	c.must("a", gives(2_000_000))
+	c.must("b", gives(2_000_000))
+	c.to(2)
+	before := c.comet[2][consPub(t, "v1")]
+	c.must("x", gives(2_000_001))
+	c.must("y", gives(2_000_001))
+	for _, name := range []string{"x", "y"} {
+		for _, m := range []gpos.Msg{
+			{CutGuarantee: &gpos.CutGuarantee{Target: v1, Amount: 2_000_001}},
+			{Chill: &gpos.Chill{}},
+			c.validateMsg(name, 0),
+		} {
+			if err := c.do(name, m); !errors.Is(err, gpos.ErrHeld) {
+				t.Fatalf("%s gives up the place that it took: %v", name, err)
+			}
+		}
+		if err := c.do(name, gpos.Msg{Unbond: &gpos.Unbond{Amount: 2_000_000}}); !errors.Is(err, gpos.ErrGuaranteed) {
+			t.Fatalf("%s unbonds what it guarantees: %v", name, err)
+		}
+	}
+	if err := c.do("a", gives(2_000_000)); !errors.Is(err, gpos.ErrFull) {
+		t.Errorf("a gives less than those who are there: %v", err)
+	}
+	c.to(3)
+	if got := c.comet[2][consPub(t, "v1")]; got < before {
+		t.Errorf("power of v1 is %d after the places were taken, was %d", got, before)
+	}
+	for _, name := range []string{"x", "y"} {
+		c.must(name, gpos.Msg{CutGuarantee: &gpos.CutGuarantee{Target: v1, Amount: 2_000_001}})
+	}
+	c.must("a", gives(2_000_000))
+	c.must("b", gives(2_000_000))
+	c.to(4)
+	if got := c.comet[2][consPub(t, "v1")]; got != before {
+		t.Errorf("power of v1 is %d once all is as it was, was %d", got, before)
 	}
 }
 

@@ -59,7 +59,7 @@ func audit(s *state) error {
 	if err != nil {
 		return err
 	}
-	bonds, err := checkStake(s)
+	bonds, err := checkStake(s, s.params.Stake.MaxGuarantors)
 	if err == nil && bonds != s.pot(potBonds) {
 		err = fmt.Errorf("ledgers hold %v, their pot %v (spec §9.1)", bonds, s.pot(potBonds))
 	}

@@ -149,7 +149,7 @@ func (s *state) slash(era uint64, who peer.ID, part uint64, why string) {
 	for _, l := range losses {
 		st, taken, shrunk := stakes.must(s, l.Account).Lose(who, l.Amount)
 		s.setStake(l.Account, st)
-		s.unback(shrunk)
+		s.unback(l.Account, shrunk)
 		total += taken
 	}
 	s.setStake(who, stakes.must(s, who).Jail(gpos.Era(now)))

@@ -11,7 +11,7 @@ import (
 var fixed = map[string]bool{ // never iterated
 	"era_slots": true, "mpow.slot_blocks": true, "market.slot_blocks": true, "market.era_slots": true,
 	"mpow.srd_unit": true, "mpow.srd_leaf": true, "mpow.proof_bytes": true,
-	"stake.history_eras": true, "stake.pot_eras": true, "stake.down_window": true, "stake.power_unit": true,
+	"stake.history_eras": true, "stake.pot_eras": true, "stake.down_window": true, "stake.power_unit": true, "stake.max_guarantors": true,
 }
 
 // A NamedParam is one number or switch of [Params].

@@ -187,7 +187,7 @@ func (c coverage) missing() (out []string) {
 		}
 	}
 	for _, kind := range []string{"listed", "unlisted", "dropped", "live", "renewed", "expired", "closed", "refunded", "collected", "registered",
-		"lapsed", "removed", "recovering", "recovered", "handed_over", "drawn", "answered", "fault", "rewarded", "slashed", "set_kept", "set_elected", "proposed", "voted",
+		"lapsed", "removed", "recovering", "recovered", "handed_over", "drawn", "answered", "fault", "rewarded", "slashed", "guaranteed", "gave_way", "set_kept", "set_elected", "proposed", "voted",
 		"denied", "allowed", "upgraded", "collateral", StateEnacted, StateRejected, "tab_funded", "tab_closing", "tab_closed", "claimed"} {
 		if c.events[kind] == 0 {
 			out = append(out, kind)

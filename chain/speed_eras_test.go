@@ -29,6 +29,12 @@ func speedEras(t *testing.T) {
 		}
 		who[i] = peer.ID(id)
 	}
+	v := testID(t, "validator")
+	stored := func(s *state) { // the validator has stored as much as all need
+		w := gpos.Work{Slot: uint64(s.slot()), Bytes: math.MaxInt64, Last: math.MaxInt64, Era: s.era(), Slots: uint64(s.params.EraSlots), Least: math.MaxInt64}
+		workOf.set(s, v, w)
+		workAll.set(s, all, w)
+	}
 	for _, c := range []struct {
 		name string
 		fill func(s *state)
@@ -40,13 +46,15 @@ func speedEras(t *testing.T) {
 			}
 		}},
 		{"guarantors of one validator", func(s *state) {
-			v := testID(t, "validator")
-			for _, id := range who {
-				s.setStake(id, gpos.Stake{Active: s.params.Stake.MinBond, Edges: []gpos.Edge{{Account: v, Amount: s.params.Stake.MinBond}}})
+			stored(s)
+			for i, id := range who { // each gives more than the one before, so that each finds a place
+				x := s.params.Stake.MinBond + coin.Amount(i)
+				s.setStake(id, gpos.Stake{Active: x})
+				if err := s.stake(id, &gpos.Msg{Guarantee: &gpos.Guarantee{Target: v, Amount: x}}); err != nil {
+					t.Fatal(err)
+				}
 			}
-			st := stakes.must(s, v)
-			st.Backing = s.params.Stake.MinBond * speedStakes
-			s.setStake(v, st)
+			s.events = nil
 		}},
 		{"consensus keys", func(s *state) {
 			for i, id := range who {
@@ -56,11 +64,11 @@ func speedEras(t *testing.T) {
 			}
 		}},
 	} {
-		speedEra(t, c.name, c.fill)
+		speedEra(t, c.name, c.fill, stored)
 	}
 }
 
-func speedEra(t *testing.T, name string, fill func(s *state)) {
+func speedEra(t *testing.T, name string, fill, stored func(s *state)) {
 	t.Helper()
 	c := &speedChain{t: t}
 	g := testGenesis(t)
@@ -83,11 +91,7 @@ func speedEra(t *testing.T, name string, fill func(s *state)) {
 		for !p.endsEra(c.app.View().Height() + 2) {
 			others = append(others, c.next(nil).Seconds())
 		}
-		c.fill(func(s *state) { // the validator has stored as much as all need
-			w := gpos.Work{Slot: uint64(s.slot()), Bytes: math.MaxInt64, Era: s.era(), Slots: uint64(p.EraSlots), Least: math.MaxInt64}
-			workOf.set(s, v, w)
-			workAll.set(s, all, w)
-		})
+		c.fill(stored)
 		runtime.GC()
 		ends = append(ends, c.next(nil).Seconds())
 		starts = append(starts, c.next(nil).Seconds())

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"bytes"
+	"fmt"
 
 	"github.com/cometbft/cometbft/crypto/ed25519"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -60,7 +61,7 @@ func (s *state) stake(sender peer.ID, m *gpos.Msg) error {
 		return s.guarantee(sender, own, *m.Guarantee)
 	case m.CutGuarantee != nil:
 		target := stakes.must(s, m.CutGuarantee.Target)
-		g, t, took, err := p.CutGuarantee(own, target, *m.CutGuarantee)
+		g, t, took, err := p.CutGuarantee(own, target, sender, *m.CutGuarantee, now)
 		if err != nil {
 			return err
 		}
@@ -69,7 +70,7 @@ func (s *state) stake(sender peer.ID, m *gpos.Msg) error {
 		s.emit(Event{Kind: "guarantee_cut", Who: sender, Node: m.CutGuarantee.Target, Amount: took})
 		return nil
 	case m.Chill != nil:
-		next, dropped, err := p.Chill(own)
+		next, dropped, err := p.Chill(own, now)
 		if err != nil {
 			return err
 		}
@@ -77,7 +78,7 @@ func (s *state) stake(sender peer.ID, m *gpos.Msg) error {
 			s.freeKey(c.Key)
 		}
 		s.setStake(sender, next)
-		s.unback(dropped)
+		s.unback(sender, dropped)
 		s.emit(Event{Kind: "chilled", Who: sender})
 		return nil
 	case m.Payout != nil:
@@ -106,10 +107,10 @@ func (s *state) setStakeIf(who peer.ID, st gpos.Stake, err error, e Event) error
 	return err
 }
 
-// unback takes edges out of the backing of the accounts they name.
-func (s *state) unback(edges []gpos.Edge) {
+// unback takes edges of who out of the backing of the accounts they name.
+func (s *state) unback(who peer.ID, edges []gpos.Edge) {
 	for _, e := range edges {
-		s.setStake(e.Account, stakes.must(s, e.Account).Unback(e.Amount))
+		s.setStake(e.Account, stakes.must(s, e.Account).Unback(who, e.Amount))
 	}
 }
 
@@ -158,7 +159,7 @@ func (s *state) heldInKept(who peer.ID) coin.Amount {
 // validate makes the sender a candidate. A consensus key has one owner for as
 // long as evidence may name it (spec §4.2).
 func (s *state) validate(sender peer.ID, own gpos.Stake, m gpos.Validate) error {
-	next, dropped, err := s.params.Stake.Validate(own, m, s.chain.ChainID, sender, verifyConsensus)
+	next, dropped, err := s.params.Stake.Validate(own, m, s.chain.ChainID, sender, s.era(), verifyConsensus)
 	if err != nil {
 		return err
 	}
@@ -172,7 +173,7 @@ func (s *state) validate(sender peer.ID, own gpos.Stake, m gpos.Validate) error 
 	sat := consKeys.must(s, string(address[:])).Sat
 	consKeys.set(s, string(address[:]), consKey{sender, s.era(), m.Key, sat})
 	s.setStake(sender, next)
-	s.unback(dropped)
+	s.unback(sender, dropped)
 	// Who lowers what guarantors get pays them all of this era: they could not
 	// leave before it ends (Crust study §3.3).
 	k := both[uint64, peer.ID]{uint64(s.era()), sender}
@@ -198,16 +199,21 @@ func verifyConsensus(key, msg, sig []byte) bool { return ed25519.PubKey(key).Ver
 
 func (s *state) guarantee(sender peer.ID, own gpos.Stake, m gpos.Guarantee) error {
 	target := stakes.must(s, m.Target)
-	g, t, took, err := s.params.Stake.Guarantee(own, target, sender, m, s.limitOf(m.Target))
+	done, err := s.params.Stake.Guarantee(own, target, sender, m, s.limitOf(m.Target), s.era())
 	if err != nil {
 		return err
 	}
 	if c := own.Candidate; c != nil { // who guarantees validates no more
 		s.freeKey(c.Key)
 	}
-	s.setStake(sender, g)
-	s.setStake(m.Target, t)
-	s.emit(Event{Kind: "guaranteed", Who: sender, Node: m.Target, Amount: took})
+	s.setStake(sender, done.Guarantor)
+	s.setStake(m.Target, done.Target)
+	if out := done.GaveWay; out.Amount > 0 {
+		s.setStake(out.Account, stakes.must(s, out.Account).GiveWay(m.Target))
+		s.emit(Event{Kind: "gave_way", Who: out.Account, Node: m.Target, Amount: out.Amount,
+			Why: fmt.Sprintf("%v guarantees more, and %d may: the bond is free for another guarantee", sender, s.params.Stake.MaxGuarantors)})
+	}
+	s.emit(Event{Kind: "guaranteed", Who: sender, Node: m.Target, Amount: done.Took})
 	return nil
 }
 

@@ -17,6 +17,8 @@ type Stake struct {
 	Ledger     gpos.Stake  `json:"ledger"`     // bond, chunks, guarantees, candidacy
 	Own        coin.Amount `json:"own"`        // grains of its own bond
 	Guaranteed coin.Amount `json:"guaranteed"` // grains by which others back it
+	Newcomer   coin.Amount `json:"newcomer"`   // grains, the least that another guarantor has to give: beyond MaxGuarantors, more than the smallest
+	Places     uint64      `json:"places"`     // accounts that may back it at a time, the largest
 	Workload   uint64      `json:"workload"`   // bytes proved in the last full slot
 	Limit      coin.Amount `json:"limit"`      // grains that this workload carries now
 	EraLeast   uint64      `json:"era_least"`  // bytes, the least of this era's slots so far: what the next election uses if none is lower
@@ -66,6 +68,8 @@ func (v *View) Stake(id peer.ID) Stake {
 		Limit:     limitAt(v.source, v.params, slot, mintTable.must(v.source, mintageKey).supply(), id),
 		EraLeast:  w.EraLeast(era, slot%uint64(v.params.EraSlots)+1),
 		Effective: x.Total,
+		Newcomer:  v.params.Stake.Newcomer(st),
+		Places:    v.params.Stake.MaxGuarantors,
 	}
 	for _, m := range membersOf(v.source) {
 		if m.Account == id {
@@ -100,13 +104,14 @@ func whySeat(p gpos.Params, st gpos.Stake, x gpos.Exposure, power int64, last el
 }
 
 // Validators returns the set and all candidates, the largest power first, then
-// by what counts, then by account.
+// by what counts, then by account. Who backs each is left out, and is in its Stake.
 func (v *View) Validators() []Validator {
 	var out []Validator
 	last := v.election()
 	add := func(id peer.ID, st gpos.Stake, x gpos.Exposure) {
 		w := windows.must(v.source, id)
 		val := Validator{Stake: v.Stake(id), Key: x.Key, Fee: x.Fee, Missed: w.Missed}
+		val.Ledger.Backers = nil // there may be MaxGuarantors of each
 		if w.Since > 0 {
 			val.Seen = v.params.Stake.Seen(w, v.height)
 		}
@@ -164,11 +169,14 @@ func (v *View) Era() Era {
 }
 
 // checkStake returns the money that ledgers hold, which is what is in the pot of
-// bonds, and the first breach of spec §9.4 and §9.5.
-func checkStake(s source) (coin.Amount, error) {
+// bonds, and the first breach of spec §9.4 and §9.5; most is how many may back a
+// candidate.
+func checkStake(s source, most uint64) (coin.Amount, error) {
 	var sum coin.Amount
 	var err error
-	backing := make(map[peer.ID]coin.Amount)
+	type edge struct{ from, to peer.ID }
+	backing := make(map[peer.ID]coin.Amount) // never iterated
+	edges := make(map[edge]coin.Amount)      // never iterated
 	stakes.each(s, func(id peer.ID, st gpos.Stake) bool {
 		sum = mustAdd(sum, st.Locked())
 		if st.Guaranteed() > st.Active {
@@ -176,6 +184,7 @@ func checkStake(s source) (coin.Amount, error) {
 		}
 		for _, e := range st.Edges {
 			backing[e.Account] += e.Amount
+			edges[edge{id, e.Account}] = e.Amount
 		}
 		return err == nil
 	})
@@ -184,10 +193,22 @@ func checkStake(s source) (coin.Amount, error) {
 			err = fmt.Errorf("%v is backed by %v, guarantees sum to %v (spec §9.4)", id, st.Backing, backing[id])
 		}
 		delete(backing, id)
+		for _, b := range st.Backers {
+			if b.Amount == 0 || edges[edge{b.Account, id}] != b.Amount {
+				err = fmt.Errorf("%v says that %v guarantees %v, that one says %v (spec §9.4)", id, b.Account, b.Amount, edges[edge{b.Account, id}])
+			}
+			delete(edges, edge{b.Account, id})
+		}
+		if uint64(len(st.Backers)) > most {
+			err = fmt.Errorf("%v has %d guarantors, at most %d may (spec §4.2)", id, len(st.Backers), most)
+		}
 		return err == nil
 	})
 	if err == nil && len(backing) > 0 {
 		err = fmt.Errorf("%d accounts without a record are guaranteed (spec §9.6)", len(backing))
+	}
+	if err == nil && len(edges) > 0 {
+		err = fmt.Errorf("%d guarantees are not among those of the accounts they name (spec §9.4)", len(edges))
 	}
 	if err != nil {
 		return sum, err

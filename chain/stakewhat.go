@@ -19,6 +19,7 @@ type StakeLimit struct {
 	Guaranteed coin.Amount `json:"guaranteed"`  // grains by which others back it
 	Counts     coin.Amount `json:"counts"`      // of these, what would count
 	Room       coin.Amount `json:"room"`        // grains more that would count
+	Newcomer   coin.Amount `json:"newcomer"`    // grains, the least that another guarantor has to give
 }
 
 // LimitFor says what a workload of so many bytes, in place of what id proves
@@ -36,6 +37,7 @@ func (v *View) LimitFor(id peer.ID, bytes uint64) StakeLimit {
 	stake := st.Active + st.Backing
 	out.Counts = min(stake, out.Limit)
 	out.Room = out.Limit - out.Counts
+	out.Newcomer = v.params.Stake.Newcomer(st)
 	return out
 }
 

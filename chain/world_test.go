@@ -120,6 +120,7 @@ func newWorld(t *testing.T, seed uint64, accounts int, quotes quoteCheck) *world
 	g.Params.Mpow.AttestationSlots, g.Params.Mpow.GraceSlots = 15, 5
 	g.Params.Market.PendingBlocks, g.Params.Market.PaidReplicas, g.Params.Market.MaxReplicas = 36, 2, 3
 	g.Params.Batch, g.Params.Mpow.Draws = 2, 2
+	g.Params.Stake.MaxGuarantors = 2
 	g.Measurements = []mpow.Measurement{hardwareBuild}
 	for i := range 6 {
 		f := w.forgery(g.Time.Add(time.Duration(i-3) * time.Minute))

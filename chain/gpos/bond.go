@@ -22,6 +22,8 @@ var (
 	ErrTarget     = errors.New("not a candidate")            // by Guarantee
 	ErrTargets    = errors.New("too many targets")           // by Guarantee
 	ErrLimit      = errors.New("stake limit reached")        // by Guarantee
+	ErrFull       = errors.New("no place among the largest") // by Guarantee
+	ErrHeld       = errors.New("held until the election")    // by CutGuarantee, Chill, Validate
 	ErrProof      = errors.New("proof of possession is bad") // by Validate
 	ErrJailed     = errors.New("jailed")                     // by Unjail
 )
@@ -40,11 +42,16 @@ type Stake struct {
 	Edges []Edge `json:"edges,omitempty"`
 	// Backing is the sum of the edges of others that name this account.
 	Backing coin.Amount `json:"backing"`
+	// Backers are these edges, by the account that gives, at most MaxGuarantors.
+	Backers []Edge `json:"backers,omitempty"`
 	// Candidate is nil unless the account stands for election.
 	Candidate *Candidate `json:"candidate,omitempty"`
 	// JailedUntil is the first era in which Unjail is heard, 0 for an account
 	// that is not jailed. It outlives Chill, or a rest would wash it off.
 	JailedUntil Era `json:"jailed_until,omitempty"`
+	// HeldUntil is the first era in which Edges can be cut or given up, for an
+	// account that took another's place; below or at the present one it says nothing.
+	HeldUntil Era `json:"held_until,omitempty"`
 }
 
 // A Chunk is an amount in grains that can be withdrawn from Era on.
@@ -96,6 +103,7 @@ func (s Stake) Jailed() bool { return s.JailedUntil != 0 }
 func (s Stake) clone() Stake {
 	s.Unlocking = slices.Clone(s.Unlocking)
 	s.Edges = slices.Clone(s.Edges)
+	s.Backers = slices.Clone(s.Backers)
 	return s
 }
 

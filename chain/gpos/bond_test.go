@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -154,12 +155,16 @@ type world struct {
 	stakes map[byte]gpos.Stake
 	gone   coin.Amount
 	era    gpos.Era
+
+	gaveWay int // guarantees
 }
 
 const people = 6
 
 func newWorld() *world {
-	w := &world{p: params(), free: map[byte]coin.Amount{}, stakes: map[byte]gpos.Stake{}}
+	p := params()
+	p.MaxGuarantors = 1 // of five who could
+	w := &world{p: p, free: map[byte]coin.Amount{}, stakes: map[byte]gpos.Stake{}}
 	for i := range byte(people) {
 		w.free[i] = 10_000
 	}
@@ -169,9 +174,9 @@ func newWorld() *world {
 func number(id peer.ID) byte { return id[len(id)-1] }
 
 // unback takes edges out of the backing of their targets, as the chain does.
-func (w *world) unback(edges []gpos.Edge) {
+func (w *world) unback(i byte, edges []gpos.Edge) {
 	for _, e := range edges {
-		w.stakes[number(e.Account)] = w.stakes[number(e.Account)].Unback(e.Amount)
+		w.stakes[number(e.Account)] = w.stakes[number(e.Account)].Unback(who(i), e.Amount)
 	}
 }
 
@@ -210,32 +215,37 @@ func (w *world) step(rng *rand.Rand) bool {
 		var dropped []gpos.Edge
 		v := gpos.Validate{Key: make([]byte, 32), Proof: make([]byte, 64)}
 		yes := func(_, _, _ []byte) bool { return true }
-		if s, dropped, err = w.p.Validate(s, v, "dev-1", who(i), yes); err == nil {
+		if s, dropped, err = w.p.Validate(s, v, "dev-1", who(i), w.era, yes); err == nil {
 			w.stakes[i] = s
-			w.unback(dropped)
+			w.unback(i, dropped)
 		}
 	case 6:
-		var g, t gpos.Stake
-		g, t, _, err = w.p.Guarantee(s, w.stakes[j], who(i), gpos.Guarantee{Target: who(j), Amount: x}, 1000)
+		var done gpos.Guaranteed
+		done, err = w.p.Guarantee(s, w.stakes[j], who(i), gpos.Guarantee{Target: who(j), Amount: x}, 1000, w.era)
 		if err == nil {
-			w.stakes[i], w.stakes[j] = g, t
+			w.stakes[i], w.stakes[j] = done.Guarantor, done.Target
+			if out := done.GaveWay; out.Amount > 0 {
+				k := number(out.Account)
+				w.stakes[k] = w.stakes[k].GiveWay(who(j))
+				w.gaveWay++
+			}
 		}
 	case 7:
 		var g, t gpos.Stake
-		g, t, _, err = w.p.CutGuarantee(s, w.stakes[j], gpos.CutGuarantee{Target: who(j), Amount: x})
+		g, t, _, err = w.p.CutGuarantee(s, w.stakes[j], who(i), gpos.CutGuarantee{Target: who(j), Amount: x}, w.era)
 		if err == nil {
 			w.stakes[i], w.stakes[j] = g, t
 		}
 	case 8:
 		var dropped []gpos.Edge
-		if s, dropped, err = w.p.Chill(s); err == nil {
+		if s, dropped, err = w.p.Chill(s, w.era); err == nil {
 			w.stakes[i] = s
-			w.unback(dropped)
+			w.unback(i, dropped)
 		}
 	case 9:
 		s, taken, shrunk := s.Lose(who(j), x/10)
 		w.stakes[i] = s.Jail(w.era)
-		w.unback(shrunk)
+		w.unback(i, shrunk)
 		burnt, reserve := gpos.Split(taken)
 		w.gone += burnt + reserve
 	case 10:
@@ -258,6 +268,7 @@ func TestBondingConserves(t *testing.T) {
 			done++
 		}
 		total, backing := w.gone, map[byte]coin.Amount{}
+		backers := map[byte][]gpos.Edge{}
 		for i := range byte(people) {
 			s := w.stakes[i]
 			total += w.free[i] + s.Locked()
@@ -269,6 +280,7 @@ func TestBondingConserves(t *testing.T) {
 			}
 			for k, e := range s.Edges {
 				backing[number(e.Account)] += e.Amount
+				backers[number(e.Account)] = append(backers[number(e.Account)], gpos.Edge{Account: who(i), Amount: e.Amount})
 				if e.Amount == 0 || k > 0 && s.Edges[k-1].Account >= e.Account {
 					t.Fatalf("step %d: account %d: edges %v", n, i, s.Edges)
 				}
@@ -286,9 +298,15 @@ func TestBondingConserves(t *testing.T) {
 			if w.stakes[i].Backing != backing[i] {
 				t.Fatalf("step %d: account %d: backing %d, its edges sum to %d", n, i, uint64(w.stakes[i].Backing), uint64(backing[i]))
 			}
+			if b := w.stakes[i].Backers; !slices.Equal(b, backers[i]) || len(b) > 1 {
+				t.Fatalf("step %d: account %d: backed by %v, edges say %v", n, i, b, backers[i])
+			}
 		}
 	}
 	if done < 10_000 {
 		t.Errorf("only %d steps did anything", done)
+	}
+	if w.gaveWay < 10 {
+		t.Errorf("only %d guarantees gave way to a larger one", w.gaveWay)
 	}
 }

@@ -46,6 +46,7 @@ type Params struct {
 	HistoryEras    uint64      `json:"history_eras"`    // eras in which a payout can be claimed; never changed after genesis
 	PowerUnit      coin.Amount `json:"power_unit"`      // grains of effective stake for one unit of voting power; never changed
 	MinBond        coin.Amount `json:"min_bond"`        // grains; the least active bond and guarantee, less is dust
+	MaxGuarantors  uint64      `json:"max_guarantors"`  // accounts that back one candidate at a time; beyond it the largest stay (spec §4.2)
 	DownWindow     uint64      `json:"down_window"`     // commits over which a validator is judged (spec §4.5); never changed after genesis
 	DownSlash      uint64      `json:"down_slash"`      // ppm of the exposure lost for being down
 	MinSlash       uint64      `json:"min_slash"`       // ppm, the least loss for an equivocation
@@ -64,7 +65,7 @@ func Main() Params {
 		ValidatorCount: 100, MinValidators: 4,
 		GrainsPerTiB: 1_000_000_000,
 		UnbondEras:   112, HistoryEras: 84,
-		PowerUnit: 1_000_000, MinBond: 1_000_000,
+		PowerUnit: 1_000_000, MinBond: 1_000_000, MaxGuarantors: PaidGuarantors,
 		DownWindow: 1200, DownSlash: 1_000, MinSlash: 50_000,
 		ErasPerYear: 1461, YearOne: 50_000, YearFactor: 880_000, YearFloor: 28_000,
 		PotEras: 60, ProposerPoints: 20, SignerPoints: 1,
@@ -96,6 +97,7 @@ func (p Params) Check(supply coin.Amount) error {
 		{"history_eras", p.HistoryEras, 1, 10_000},
 		{"power_unit", uint64(p.PowerUnit), 1, math.MaxInt64},
 		{"min_bond", uint64(p.MinBond), 1, math.MaxInt64},
+		{"max_guarantors", p.MaxGuarantors, 1, 256},
 		{"down_window", p.DownWindow, 2, 100_000},
 		{"down_slash", p.DownSlash, 0, million},
 		{"min_slash", p.MinSlash, 0, million},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 
@@ -53,7 +54,7 @@ func TestValidate(t *testing.T) { // spec §4.2
 	} {
 		v := validating(1, 250_000)
 		tt.spoil(&v)
-		got, dropped, err := p.Validate(tt.in, v, tt.chain, who(1), verify)
+		got, dropped, err := p.Validate(tt.in, v, tt.chain, who(1), 7, verify)
 		if tt.err != nil {
 			if err == nil || tt.err != errAny && !errors.Is(err, tt.err) || !reflect.DeepEqual(got, tt.in) || dropped != nil {
 				t.Errorf("%s: got %+v, %v, error %v; want the stake unchanged and %v", tt.name, got, dropped, err, tt.err)
@@ -73,7 +74,9 @@ var errAny = errors.New("any")
 func TestGuarantee(t *testing.T) { // spec §4.2, Crust study §3.3
 	p := params()
 	stand := &gpos.Candidate{Key: make([]byte, 32)}
-	target := gpos.Stake{Active: 100, Backing: 50, Candidate: stand}
+	target := gpos.Stake{Active: 100, Backing: 50, Backers: []gpos.Edge{edge(4, 50)}, Candidate: stand}
+	again := target // which the guarantor backs already
+	again.Backers = []gpos.Edge{edge(4, 20), edge(9, 30)}
 	bonded := gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(1, 20), edge(3, 30)}}
 	many := gpos.Stake{Active: 1000}
 	for i := range byte(gpos.MaxTargets) {
@@ -91,7 +94,7 @@ func TestGuarantee(t *testing.T) { // spec §4.2, Crust study §3.3
 		err    error
 	}{
 		{"a new edge, in its place", bonded, target, 2, 50, 1000, with(edge(1, 20), edge(2, 50), edge(3, 30)), 50, nil},
-		{"an edge grows", bonded, target, 3, 50, 1000, with(edge(1, 20), edge(3, 80)), 50, nil},
+		{"an edge grows", bonded, again, 3, 50, 1000, with(edge(1, 20), edge(3, 80)), 50, nil},
 		{"the excess over the limit is refused", bonded, target, 2, 50, 170, with(edge(1, 20), edge(2, 20), edge(3, 30)), 20, nil},
 		{"nothing fits below the limit", bonded, target, 2, 50, 150, bonded, 0, gpos.ErrLimit},
 		{"a limit below what is there", bonded, target, 2, 50, 10, bonded, 0, gpos.ErrLimit},
@@ -102,27 +105,124 @@ func TestGuarantee(t *testing.T) { // spec §4.2, Crust study §3.3
 		{"not bonded", gpos.Stake{}, target, 2, 50, 1000, gpos.Stake{}, 0, gpos.ErrNotBonded},
 		{"a 17th target", many, target, 2, 50, 1000, many, 0, gpos.ErrTargets},
 	} {
-		g, to, took, err := p.Guarantee(tt.g, tt.t, who(9), gpos.Guarantee{Target: who(tt.to), Amount: tt.amount}, tt.limit)
-		wantT := tt.t
-		wantT.Backing += tt.took
-		if !errors.Is(err, tt.err) || took != tt.took || !reflect.DeepEqual(g, tt.want) || !reflect.DeepEqual(to, wantT) {
-			t.Errorf("%s: got %+v, %+v, %d, %v; want %+v, %+v, %d, %v", tt.name, g, to, uint64(took), err, tt.want, wantT, uint64(tt.took), tt.err)
+		g0, t0 := fmt.Sprintf("%+v", tt.g), fmt.Sprintf("%+v", tt.t)
+		got, err := p.Guarantee(tt.g, tt.t, who(9), gpos.Guarantee{Target: who(tt.to), Amount: tt.amount}, tt.limit, 7)
+		if !errors.Is(err, tt.err) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.err)
+		}
+		want := gpos.Guaranteed{}
+		if tt.err == nil {
+			want = gpos.Guaranteed{Guarantor: tt.want, Target: tt.t, Took: tt.took}
+			want.Target.Backing += tt.took
+			want.Target.Backers = []gpos.Edge{edge(4, 50), edge(9, tt.took)}
+			if tt.to == 3 {
+				want.Target.Backers = []gpos.Edge{edge(4, 20), edge(9, 30+tt.took)}
+			}
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, want %+v", tt.name, got, want)
+		}
+		if g0 != fmt.Sprintf("%+v", tt.g) || t0 != fmt.Sprintf("%+v", tt.t) {
+			t.Errorf("%s: what went in is now %+v, %+v", tt.name, tt.g, tt.t)
 		}
 	}
-	grown, _, _, err := p.Guarantee(many, target, who(9), gpos.Guarantee{Target: who(100), Amount: 50}, 1000)
-	if err != nil || grown.Edges[0].Amount != 60 || many.Edges[0].Amount != 10 {
-		t.Errorf("the 16th target grows: %v, %+v; what went in is now %+v", err, grown.Edges, many.Edges[0])
+	done, err := p.Guarantee(many, again, who(9), gpos.Guarantee{Target: who(100), Amount: 50}, 1000, 7)
+	if err != nil || done.Guarantor.Edges[0].Amount != 60 || many.Edges[0].Amount != 10 {
+		t.Errorf("the 16th target grows: %v, %+v; what went in is now %+v", err, done.Guarantor.Edges, many.Edges[0])
 	}
 	candidate := gpos.Stake{Active: 100, Backing: 5, Candidate: stand}
-	if g, _, _, err := p.Guarantee(candidate, target, who(9), gpos.Guarantee{Target: who(1), Amount: 50}, 1000); err != nil || g.Candidate != nil || g.Backing != 5 {
-		t.Errorf("a candidate that guarantees: %v, %+v; want it chilled", err, g)
+	if done, err := p.Guarantee(candidate, target, who(9), gpos.Guarantee{Target: who(1), Amount: 50}, 1000, 7); err != nil || done.Guarantor.Candidate != nil || done.Guarantor.Backing != 5 {
+		t.Errorf("a candidate that guarantees: %v, %+v; want it chilled", err, done)
+	}
+}
+
+// TestALargerGuaranteeTakesThePlaceOfTheSmallest, once MaxGuarantors back a
+// candidate, and is held to it until the era after. Spec §4.2.
+func TestALargerGuaranteeTakesThePlaceOfTheSmallest(t *testing.T) {
+	p := params()
+	p.MaxGuarantors = 3
+	backers := []gpos.Edge{edge(4, 20), edge(5, 30), edge(6, 20)}
+	target := gpos.Stake{Active: 100, Backing: 70, Backers: backers, Candidate: &gpos.Candidate{Key: make([]byte, 32)}}
+	g := gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(1, 10)}}
+	ask := func(me byte, g gpos.Stake, amount, limit coin.Amount) (gpos.Guaranteed, error) {
+		return p.Guarantee(g, target, who(me), gpos.Guarantee{Target: who(2), Amount: amount}, limit, 7)
+	}
+	for _, tt := range []struct {
+		name          string
+		amount, limit coin.Amount
+		took          coin.Amount
+		err           error
+	}{
+		{"more than the smallest", 21, 1000, 21, nil},
+		{"as much", 20, 1000, 0, gpos.ErrFull},
+		{"less", 12, 1000, 0, gpos.ErrFull},
+		{"the excess over the limit is refused", 40, 181, 31, nil},
+		{"a limit that is full by the smallest", 40, 170, 0, gpos.ErrLimit},
+		{"a limit that is full, but for a grain", 40, 171, 21, nil},
+		{"a limit that is far below", 40, 100, 0, gpos.ErrLimit},
+	} {
+		got, err := ask(9, g, tt.amount, tt.limit)
+		if !errors.Is(err, tt.err) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.err)
+		}
+		if tt.err != nil {
+			continue
+		}
+		if got.Took != tt.took || got.GaveWay != edge(6, 20) { // the last account of equals
+			t.Errorf("%s: took %d, %v gave way", tt.name, uint64(got.Took), got.GaveWay)
+		}
+		if want := []gpos.Edge{edge(4, 20), edge(5, 30), edge(9, tt.took)}; !reflect.DeepEqual(got.Target.Backers, want) || got.Target.Backing != 50+tt.took {
+			t.Errorf("%s: backed by %v, %d in all; want %v", tt.name, got.Target.Backers, uint64(got.Target.Backing), want)
+		}
+		if want := (gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(1, 10), edge(2, tt.took)}, HeldUntil: 8}); !reflect.DeepEqual(got.Guarantor, want) {
+			t.Errorf("%s: the guarantor is %+v, want %+v", tt.name, got.Guarantor, want)
+		}
+	}
+	if !reflect.DeepEqual(backers, []gpos.Edge{edge(4, 20), edge(5, 30), edge(6, 20)}) {
+		t.Errorf("Guarantee wrote into the caller's backers: %v", backers)
+	}
+	// Who is there already grows, whatever it gives, and nobody gives way.
+	if got, err := ask(4, gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(2, 20)}}, 10, 1000); err != nil || got.GaveWay.Amount != 0 || got.Target.Backing != 80 || got.Guarantor.HeldUntil != 0 {
+		t.Errorf("one of them gives more: %+v, %v", got, err)
+	}
+	// Who gave way keeps its bond.
+	if got := (gpos.Stake{Active: 60, Edges: []gpos.Edge{edge(1, 10), edge(2, 20)}}).GiveWay(who(2)); !reflect.DeepEqual(got, gpos.Stake{Active: 60, Edges: []gpos.Edge{edge(1, 10)}}) {
+		t.Errorf("who gave way has %+v", got)
+	}
+	// Held, for this era: by none of the three ways is a guarantee given up.
+	done, err := ask(9, g, 50, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := done.Guarantor
+	cut := gpos.CutGuarantee{Target: who(2), Amount: 50}
+	if _, _, _, err := p.CutGuarantee(held, done.Target, who(9), cut, 7); !errors.Is(err, gpos.ErrHeld) {
+		t.Errorf("cut in the same era: %v", err)
+	}
+	if _, _, err := p.Chill(held, 7); !errors.Is(err, gpos.ErrHeld) {
+		t.Errorf("chill in the same era: %v", err)
+	}
+	v := validating(9, 0)
+	if _, _, err := p.Validate(held, v, "dev-1", who(9), 7, verify); !errors.Is(err, gpos.ErrHeld) {
+		t.Errorf("validate in the same era: %v", err)
+	}
+	if _, _, took, err := p.CutGuarantee(held, done.Target, who(9), cut, 8); err != nil || took != 50 {
+		t.Errorf("cut in the next era: %d, %v", uint64(took), err)
+	}
+	if s, _, err := p.Chill(held, 8); err != nil || len(s.Edges) > 0 {
+		t.Errorf("chill in the next era: %+v, %v", s, err)
+	}
+	// A guarantee from which nothing is left holds nobody.
+	left, _, _ := held.Lose(who(2), 100)
+	if v, _, err := p.Validate(gpos.Stake{Active: 100, HeldUntil: left.HeldUntil}, v, "dev-1", who(9), 7, verify); err != nil || v.Candidate == nil {
+		t.Errorf("who guarantees nothing is held: %v", err)
 	}
 }
 
 func TestCutGuarantee(t *testing.T) { // spec §4.2
 	p := params()
 	g := gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(1, 20), edge(3, 30)}}
-	target := gpos.Stake{Active: 100, Backing: 50} // chilled since: an edge can be cut all the same
+	target := gpos.Stake{Active: 100, Backing: 50, Backers: []gpos.Edge{edge(7, 50)}} // chilled since: an edge can be cut all the same
 	for _, tt := range []struct {
 		name   string
 		to     byte
@@ -138,7 +238,7 @@ func TestCutGuarantee(t *testing.T) { // spec §4.2
 		{"more than there is", 1, 21, g.Edges, 0, coin.ErrShort},
 		{"no edge", 2, 10, g.Edges, 0, gpos.ErrTarget},
 	} {
-		got, to, took, err := p.CutGuarantee(g, target, gpos.CutGuarantee{Target: who(tt.to), Amount: tt.amount})
+		got, to, took, err := p.CutGuarantee(g, target, who(7), gpos.CutGuarantee{Target: who(tt.to), Amount: tt.amount}, 7)
 		if !errors.Is(err, tt.err) || took != tt.took || !reflect.DeepEqual(got.Edges, tt.edges) || to.Backing != 50-tt.took {
 			t.Errorf("%s: got %+v, backing %d, %d, %v; want %v, %d, %v", tt.name, got.Edges, uint64(to.Backing), uint64(took), err, tt.edges, uint64(tt.took), tt.err)
 		}
@@ -151,11 +251,11 @@ func TestCutGuarantee(t *testing.T) { // spec §4.2
 func TestChillAndUnjail(t *testing.T) { // spec §4.2, §4.5
 	p := params()
 	in := gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(1, 20)}, Candidate: &gpos.Candidate{}, Backing: 3}.Jail(6)
-	got, dropped, err := p.Chill(in)
+	got, dropped, err := p.Chill(in, 6)
 	if err != nil || !reflect.DeepEqual(got, gpos.Stake{Active: 100, Backing: 3, JailedUntil: 7}) || !reflect.DeepEqual(dropped, in.Edges) {
 		t.Errorf("Chill = %+v, %v, %v; jail outlives it", got, dropped, err)
 	}
-	if _, _, err := p.Chill(got); !errors.Is(err, gpos.ErrNothing) {
+	if _, _, err := p.Chill(got, 6); !errors.Is(err, gpos.ErrNothing) {
 		t.Errorf("Chill of one at rest: %v", err)
 	}
 	if _, err := p.Unjail(got, 6); !errors.Is(err, gpos.ErrJailed) {

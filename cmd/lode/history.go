@@ -14,7 +14,7 @@ import (
 // What a history shows unless --kind says otherwise: reports come every slot and tell an account little.
 const (
 	payKinds   = "collected,listed,seated,unseated,unlisted,dropped,rewarded,slashed,registered,lapsed"
-	stakeKinds = "bonded,unbonded,rebonded,withdrawn,candidate,guaranteed,guarantee_cut,chilled,rewarded,slashed,unjailed"
+	stakeKinds = "bonded,unbonded,rebonded,withdrawn,candidate,guaranteed,guarantee_cut,gave_way,chilled,rewarded,slashed,unjailed"
 )
 
 // historyFlags say which part of a history is wanted.
@@ -124,7 +124,7 @@ func (c *cli) stakeLimitCmd() *cobra.Command {
 				}
 				fields(w, "workload", size(l.Workload), "stake limit", l.Limit, "of all in the network", size(l.Total), "which may carry in all", l.TotalLimit, "stage", stage)
 				if account != "" {
-					fields(w, "own bond", l.Own, "guaranteed by others", l.Guaranteed, "would count", l.Counts, "room for more", l.Room)
+					fields(w, "own bond", l.Own, "guaranteed by others", l.Guaranteed, "would count", l.Counts, "room for more", l.Room, "least of a new guarantor", l.Newcomer)
 				}
 			})
 		},

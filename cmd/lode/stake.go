@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"crypto/ed25519"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -189,4 +191,34 @@ func printStake(w io.Writer, a stakeAnswer) {
 	fields(w, "account", s.Account, "standing", s.Why, "own bond", s.Own, "guaranteed by others", s.Guaranteed,
 		"workload", size(s.Workload), "stake limit", s.Limit, "least workload of this era", size(s.EraLeast),
 		"counts in this era", s.Effective, "voting power", s.Power)
+	if s.Ledger.Candidate != nil || len(s.Ledger.Backers) > 0 {
+		fields(w, "guarantors", fmt.Sprintf("%d of %d; one more has to give %v or more", len(s.Ledger.Backers), s.Places, s.Newcomer))
+	}
+	if len(s.Ledger.Backers) > 0 {
+		var t table
+		t.row("GUARANTOR", "AMOUNT")
+		for _, e := range slices.SortedStableFunc(slices.Values(s.Ledger.Backers), byAmount) {
+			t.row(e.Account, e.Amount)
+		}
+		t.print(w)
+	}
+	if len(s.Ledger.Edges) > 0 {
+		var t table
+		t.row("GUARANTEES", "AMOUNT")
+		for _, e := range s.Ledger.Edges {
+			t.row(e.Account, e.Amount)
+		}
+		t.print(w)
+	}
+	if len(s.Ledger.Unlocking) > 0 {
+		var t table
+		t.row("UNLOCKING", "FROM ERA")
+		for _, c := range s.Ledger.Unlocking {
+			t.row(c.Amount, c.Era)
+		}
+		t.print(w)
+	}
 }
+
+// byAmount orders guarantees by amount, the largest first.
+func byAmount(a, b gpos.Edge) int { return cmp.Compare(b.Amount, a.Amount) }
