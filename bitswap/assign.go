@@ -190,7 +190,7 @@ func (s *schedule) pick(w *want, ahead bool) (best *speer, hope bool) {
 			continue
 		}
 		best = s.sooner(best, p, w.size)
-		if len(p.asked)+int(p.queued) == 0 {
+		if p.inflight+p.queued == 0 {
 			rested = s.sooner(rested, p, w.size)
 			if s.par.IsYoung(p.entry) {
 				young = p

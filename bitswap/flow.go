@@ -56,12 +56,21 @@ func (f *flow) trips(size uint64) (took int64) {
 
 // opens reports whether a rate is what slow start has let through so far, and not
 // what the line carries: in a round trip half of what is open has come.
-func (f *flow) opens(rate uint64) bool {
-	return f.rtt > 0 && max(f.open, opening) <= 4*(rate/1000*uint64(min(f.rtt, 10_000_000))/1000)
+func (f *flow) opens(rate uint64) bool { return f.opened(rate, 0) }
+
+// mayOpen reports whether that may be so: one sealed message that came since is not
+// in the rate yet.
+func (f *flow) mayOpen(rate uint64) bool {
+	return f.opened(rate, min(f.bytes()-f.mark, chunkBytes, f.open))
 }
 
-// add takes the count of the wire, and reports whether bytes came since.
-func (f *flow) add(now int64, total uint64) bool {
+func (f *flow) opened(rate, unmeasured uint64) bool {
+	return f.rtt > 0 && max(f.open-unmeasured, opening) <= 4*(rate/1000*uint64(min(f.rtt, 10_000_000))/1000)
+}
+
+// add takes the count of the wire from one who owes so many bytes, and reports
+// whether bytes came since.
+func (f *flow) add(now int64, total, owed uint64) bool {
 	was := f.bytes()
 	f.total = total
 	if f.bytes() <= was {
@@ -69,18 +78,18 @@ func (f *flow) add(now int64, total uint64) bool {
 	}
 	f.at = now
 	f.widen(f.bytes() - was)
-	f.measure(now)
+	f.measure(now, owed)
 	return true
 }
 
-// block takes a whole block.
-func (f *flow) block(now int64, size uint64) {
+// block takes a whole block from one who owes so many bytes.
+func (f *flow) block(now int64, size, owed uint64) {
 	was := f.bytes()
 	f.blocks += size
 	if f.blocks > f.total {
 		f.at = now
 		f.widen(f.blocks - was)
-		f.measure(now)
+		f.measure(now, owed)
 	}
 	f.whole = f.bytes()
 }
@@ -93,13 +102,17 @@ func (f *flow) begin(now int64) {
 }
 
 // measure ends the stretch under way if it is long enough, and starts the next.
-// The rate rises fast and falls faster: it says when work at hand will be done.
-func (f *flow) measure(now int64) {
+// The rate rises fast and falls faster: it says when work at hand will be done. A
+// stretch says nothing of it in which there was little to send, what is owed still
+// included: how long a small block takes is the sender's, not the line's.
+func (f *flow) measure(now int64, owed uint64) {
 	took := now - f.since
 	if f.since == 0 || took < max(stretch, f.rtt) {
 		return
 	}
-	f.learn(took)
+	if f.bytes()-f.mark+owed >= enough {
+		f.learn(took)
+	}
 	f.mark, f.since = f.bytes(), now
 }
 

@@ -83,7 +83,7 @@ func (s *schedule) bytes(now int64, id peer.ID, total uint64, rtt int64) {
 	if rtt > 0 {
 		s.met(p, rtt, false)
 	}
-	if p.flow.add(now, total) {
+	if p.flow.add(now, total, p.inflight) {
 		p.heard, p.silent = now, 0
 		if p.first == 0 && p.begun > 0 {
 			p.first = max(now-p.begun, 1)
@@ -99,7 +99,7 @@ func (s *schedule) block(now int64, id peer.ID, c cid.Cid, size uint64) (wanted,
 	w := s.wants[c]
 	p := s.peers[id]
 	if p != nil {
-		p.flow.block(now, size)
+		p.flow.block(now, size, p.inflight)
 		asked = s.arrived(p, w, size)
 	}
 	if w == nil {

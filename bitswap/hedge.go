@@ -113,9 +113,16 @@ func (s *schedule) hedge(w *want, t Trigger) bool {
 }
 
 // needed reports whether t is reason enough for bytes that were not earned: without
-// a second peer somebody waits for one who is quiet, or for long.
+// a second peer somebody waits for one who is quiet, or for long. The end of the
+// queue of one who sends is not, unless he hardly does.
 func (s *schedule) needed(t *Trigger) bool {
-	return t.What == TriggerLate || t.What == TriggerFirst || t.Left > s.lim.StallMax
+	switch t.What {
+	case TriggerLate, TriggerFirst:
+		return true
+	case TriggerIdle:
+		return t.Left > s.lim.Trickle
+	}
+	return t.Left > s.lim.StallMax
 }
 
 // other is the best peer for w of those that are not asked for it.
@@ -172,12 +179,13 @@ func (s *schedule) steal() {
 }
 
 // longest is the last want, asked of one peer alone, of the peer with the
-// longest queue.
+// longest queue. One whose connection may still be opening has none: what it is
+// measured at says nothing of the rest.
 func (s *schedule) longest(f *file) (last *want, p *speer) {
 	long := int64(0)
 	for i := range f.cands {
 		q := f.cands[i].p
-		if q.link != linkUp || len(q.asked) == 0 {
+		if q.link != linkUp || len(q.asked) == 0 || q.flow.rate > 0 && q.flow.mayOpen(s.rate(q)) {
 			continue
 		}
 		if t := s.transfer(q, q.inflight); t > long {

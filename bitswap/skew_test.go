@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/ipfs/go-cid"
+
+	"github.com/lode-node/lode/credit"
 )
 
 // skewed is a world of four connected holders, each next one nearer and with a
@@ -77,5 +79,30 @@ func TestAFarHolderDoesNotHoldUpANearOne(t *testing.T) { // spec §7.2
 	}
 	if took, both := skewed().fetch(t, 96, whole...), int64(256*block)*sec/(62_500_000+25_000_000); took > both*12/10 {
 		t.Errorf("64 MiB with much to choose from took %d ms, the two nearest together would take %d ms", took/ms, both/ms)
+	}
+}
+
+// TestASlowSmallBlockIsNoSlowLine: how long a peer takes for a block of a few bytes
+// says nothing of how fast a large one would come.
+func TestASlowSmallBlockIsNoSlowLine(t *testing.T) { // spec §7.2
+	for _, c := range []struct {
+		size     uint64
+		measured bool
+	}{{300, false}, {block, true}} {
+		s := testSchedule()
+		s.holders(start, key(0), []source{holder("a", true)})
+		s.want(start, key(0), piece{cid: key(0), size: c.size})
+		expect(t, s, "want", "ask a 0")
+		s.bytes(start+90*ms, "a", 100, ms)
+		s.bytes(start+150*ms, "a", 200, ms)
+		if got := s.peers["a"].flow.rate > 0; got != c.measured {
+			t.Errorf("a block of %d bytes that comes slowly: measured %v, want %v", c.size, got, c.measured)
+		}
+		s.block(start+160*ms, "a", key(0), c.size)
+		for _, x := range s.take() {
+			if x.kind == doBook && x.event.Kind == credit.Served && x.event.Rate > 0 != c.measured {
+				t.Errorf("a block of %d bytes: the books have a rate of %d", c.size, x.event.Rate)
+			}
+		}
 	}
 }

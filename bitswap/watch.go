@@ -33,10 +33,22 @@ func (s *schedule) help(p *speer) {
 }
 
 // due is how long p may be quiet before it is late, in µs: half as long again
-// as its first byte takes, and twice as far as that strays.
+// as its first byte takes, and twice as far as that strays, and what comes until
+// bytes can be heard.
 func (s *schedule) due(p *speer) int64 {
 	first := s.firstByte(p)
-	return first + first/2 + 2*s.deviation(p) + s.lim.Grace
+	return first + first/2 + 2*s.deviation(p) + s.lim.Grace + s.unheard(p)
+}
+
+// unheard is how long bytes of p come before any of them is heard, in µs: a sealed
+// message is read as a whole, and a connection that opens takes round trips for it.
+// A small block fits into the first of them.
+func (s *schedule) unheard(p *speer) int64 {
+	size := min(p.inflight, chunkBytes)
+	if size <= s.lim.Node {
+		return 0
+	}
+	return min(p.flow.trips(size), s.lim.StallMax)
 }
 
 // patience is how long p may be quiet with wants outstanding before they are
