@@ -1,6 +1,7 @@
 package bitswap
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/ipfs/go-cid"
@@ -103,6 +104,48 @@ func TestASlowSmallBlockIsNoSlowLine(t *testing.T) { // spec §7.2
 			if x.kind == doBook && x.event.Kind == credit.Served && x.event.Rate > 0 != c.measured {
 				t.Errorf("a block of %d bytes: the books have a rate of %d", c.size, x.event.Rate)
 			}
+		}
+	}
+}
+
+// TestASealedMessageOnItsWayIsNotSilence: a large block over a connection that opens
+// is not heard of for some round trips, and nobody else is asked meanwhile; a small
+// one fits into the first of them (spec §7.3).
+func TestASealedMessageOnItsWayIsNotSilence(t *testing.T) {
+	for _, c := range []struct {
+		size  uint64
+		at    int64 // after the ask
+		other bool  // is asked by then
+	}{{block, 160 * ms, false}, {block, 400 * ms, true}, {4 << 10, 160 * ms, true}} {
+		s := testSchedule()
+		a, b := known("a", 50*ms), known("b", 50*ms)
+		a.RTT, b.RTT = 50*ms, 50*ms
+		s.holders(start, key(0), []source{a, b})
+		s.want(start, key(0), piece{cid: key(0), size: c.size})
+		asked := say(s.take())
+		advance(s, start+c.at)
+		did := say(s.take())
+		if got := slices.Contains(did, "hedge b 0") || slices.Contains(did, "ask b 0"); got != c.other {
+			t.Errorf("%q of %d bytes, quiet for %d ms: %q, another asked %v, want %v", asked, c.size, c.at/ms, did, got, c.other)
+		}
+	}
+}
+
+// TestNobodyTakesFromAConnectionThatOpens: what it was measured at says nothing of
+// the rest, so its queue is not the longest (spec §7.2).
+func TestNobodyTakesFromAConnectionThatOpens(t *testing.T) {
+	for _, c := range []struct {
+		open  uint64 // bytes that came in the last round trip, and may in the next
+		taken bool
+	}{{128 << 10, false}, {1 << 20, true}} {
+		s := testSchedule()
+		s.holders(start, key(0), []source{holder("a", true)})
+		s.want(start, key(0), pieces(keys(0, 4)...)...)
+		p := s.peers["a"]
+		p.flow.rtt, p.flow.rate, p.flow.open = 50*ms, 640_000, c.open
+		p.flow.total = p.flow.mark + chunkBytes
+		if _, q := s.longest(s.wants[key(0)].f); (q != nil) != c.taken {
+			t.Errorf("%d bytes open at 640 KB/s: taken from %v, want %v", c.open, q != nil, c.taken)
 		}
 	}
 }
