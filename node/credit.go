@@ -132,11 +132,7 @@ func (n *Node) getTabs(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	limit, err := pageLimit(r)
-	if err != nil {
-		return nil, err
-	}
-	after, err := queryAccount(r, "after")
+	after, limit, err := accountPage(r)
 	if err != nil {
 		return nil, err
 	}

@@ -224,6 +224,16 @@ func pageLimit(r *http.Request) (int, error) {
 	return int(limit), nil
 }
 
+// accountPage reads which entries of a list by account are wanted: limit of them,
+// behind after, by after= and limit=.
+func accountPage(r *http.Request) (after peer.ID, limit int, err error) {
+	if limit, err = pageLimit(r); err != nil {
+		return "", 0, err
+	}
+	after, err = queryAccount(r, "after")
+	return after, limit, err
+}
+
 func (n *Node) getOrder(r *http.Request) (any, error) {
 	c, err := pathCID(r)
 	if err != nil {
@@ -320,11 +330,7 @@ func texts(as []ma.Multiaddr) []string {
 }
 
 func (n *Node) getNodes(r *http.Request) (any, error) {
-	limit, err := pageLimit(r)
-	if err != nil {
-		return nil, err
-	}
-	after, err := queryAccount(r, "after")
+	after, limit, err := accountPage(r)
 	if err != nil {
 		return nil, err
 	}

@@ -194,22 +194,8 @@ func printStake(w io.Writer, a stakeAnswer) {
 	if s.Ledger.Candidate != nil || len(s.Ledger.Backers) > 0 {
 		fields(w, "guarantors", fmt.Sprintf("%d of %d; one more has to give %v or more", len(s.Ledger.Backers), s.Places, s.Newcomer))
 	}
-	if len(s.Ledger.Backers) > 0 {
-		var t table
-		t.row("GUARANTOR", "AMOUNT")
-		for _, e := range slices.SortedStableFunc(slices.Values(s.Ledger.Backers), byAmount) {
-			t.row(e.Account, e.Amount)
-		}
-		t.print(w)
-	}
-	if len(s.Ledger.Edges) > 0 {
-		var t table
-		t.row("GUARANTEES", "AMOUNT")
-		for _, e := range s.Ledger.Edges {
-			t.row(e.Account, e.Amount)
-		}
-		t.print(w)
-	}
+	printEdges(w, "GUARANTOR", slices.SortedStableFunc(slices.Values(s.Ledger.Backers), byAmount))
+	printEdges(w, "GUARANTEES", s.Ledger.Edges)
 	if len(s.Ledger.Unlocking) > 0 {
 		var t table
 		t.row("UNLOCKING", "FROM ERA")
@@ -218,6 +204,19 @@ func printStake(w io.Writer, a stakeAnswer) {
 		}
 		t.print(w)
 	}
+}
+
+// printEdges shows guarantees, of which head says what the accounts are; none is nothing.
+func printEdges(w io.Writer, head string, edges []gpos.Edge) {
+	if len(edges) == 0 {
+		return
+	}
+	var t table
+	t.row(head, "AMOUNT")
+	for _, e := range edges {
+		t.row(e.Account, e.Amount)
+	}
+	t.print(w)
 }
 
 // byAmount orders guarantees by amount, the largest first.
