@@ -28,6 +28,7 @@ type den struct {
 	user  peer.ID   // honest, as are those that follow
 	first peer.ID   // validator
 	hosts []peer.ID // nodes
+	backs []peer.ID // guarantors of first, with a place each at the beginning
 	files []mpow.File
 	keep  int // files from here on only colluders order
 	cells map[peer.ID]*cell
@@ -38,6 +39,7 @@ type den struct {
 	real map[peer.ID]map[mpow.Slot]uint64     // bytes that an owner's nodes did hold in a slot
 	caps map[gpos.Era]map[peer.ID]coin.Amount // limits that these carry at the election for an era
 	told map[gpos.Era]bool                    // eras whose rewards are in due
+	gave coin.Amount                          // what backs gave first when this era began
 	tabs denTabs
 	done map[string]int
 }
@@ -68,19 +70,24 @@ const (
 	denRest    = 60 // blocks after it, in which all that is due is paid
 )
 
+// backed are the grains that the honest guarantors have: a colluder who gives
+// more can take their places.
+var backed = [...]coin.Amount{2_500_000, 15_000_000}
+
 // newDen founds the chain and lets it run until an election has succeeded and
 // honest files are stored.
 func newDen(t *testing.T) *den {
 	t.Helper()
-	g := eraGenesis(t, 4, "user", "h1", "h2")
+	g := eraGenesis(t, 4, "user", "h1", "h2", "g1", "g2")
 	p := &g.Params
+	p.Stake.MaxGuarantors = 2
 	p.Fees.Base, p.Fees.Byte, p.Fees.Verify, p.Fees.Entry = 0, 0, 0, 0
 	p.Mpow.AttestationSlots, p.Mpow.GraceSlots, p.Mpow.Draws = 8, 3, 0
 	p.Market.PendingBlocks, p.Market.PaidReplicas, p.Market.MaxReplicas = 12, 2, 4
 	p.Market.MinBlocks, p.Market.OrderBlocks, p.Market.MaxBlocks, p.Market.PowerBlocks = 12, 24, 48, 8
 	p.Market.TurnSlots, p.Market.CreditUnit, p.Market.VestSlots = 2, coin.LODE, 2
 	d := &den{
-		user: testID(t, "user"), first: testID(t, "v1"), hosts: []peer.ID{testID(t, "h1"), testID(t, "h2")},
+		user: testID(t, "user"), first: testID(t, "v1"), hosts: []peer.ID{testID(t, "h1"), testID(t, "h2")}, backs: []peer.ID{testID(t, "g1"), testID(t, "g2")},
 		keep: 3, paid: map[earning]bool{}, cells: map[peer.ID]*cell{}, real: map[peer.ID]map[mpow.Slot]uint64{}, caps: map[gpos.Era]map[peer.ID]coin.Amount{}, told: map[gpos.Era]bool{}, done: map[string]int{},
 	}
 	for i := range g.Accounts {
@@ -118,6 +125,9 @@ func newDen(t *testing.T) *den {
 	}
 	d.cells[d.hosts[0]].add[0], d.cells[d.hosts[0]].add[1] = true, true
 	d.cells[d.hosts[1]].add[5] = true
+	for i, who := range d.backs {
+		d.need(d.do(who, Msg{Stake: &gpos.Msg{Bond: &gpos.Bond{Amount: backed[i]}}}))
+	}
 	for d.s.height < 30 {
 		d.block()
 	}
@@ -125,6 +135,9 @@ func newDen(t *testing.T) *den {
 	d.need(d.order(d.user, 2, d.files[2].Size+2<<20, 24, 1e7)) // which nobody stores yet
 	if last := elections.must(d.s, all); last.Kept || last.Seats != 4 {
 		t.Fatalf("the den begins with the election %+v", last)
+	}
+	if n := len(stakes.must(d.s, d.first).Backers); n != len(d.backs) {
+		t.Fatalf("the den begins with %d guarantors", n)
 	}
 	if f := files.must(d.s, d.files[0].Root); f.State != market.Live {
 		t.Fatalf("the den begins with the file %+v", f)
@@ -213,6 +226,7 @@ func (d *den) block() {
 	p := d.s.params
 	if p.endsEra(d.s.height + 1) {
 		d.weigh()
+		d.noPlaceForNothing()
 	}
 	d.s.hash = sha256.Sum256(fmt.Append(nil, "block", d.s.height+1))
 	d.eraChain.run()
@@ -224,6 +238,7 @@ func (d *den) block() {
 		if era > 3 {
 			d.payouts(era - 3)
 		}
+		d.comeBack()
 	}
 	switch offset := d.s.height % p.Mpow.SlotBlocks; {
 	case d.s.slot() == 0:
@@ -243,7 +258,55 @@ func (d *den) block() {
 		}
 	}
 	if p.endsEra(d.s.height) {
+		d.noStakeCountsTwice()
 		d.block()
+	}
+}
+
+// comeBack has the honest guarantors take their places again, as an era begins,
+// if somebody has taken them and they are enough.
+func (d *den) comeBack() {
+	d.gave = 0
+	for i, who := range d.backs {
+		_ = d.do(who, Msg{Stake: &gpos.Msg{Guarantee: &gpos.Guarantee{Target: d.first, Amount: backed[i]}}})
+		for _, e := range stakes.must(d.s, d.first).Backers {
+			if e.Account == who {
+				d.gave += e.Amount
+			}
+		}
+	}
+}
+
+// noPlaceForNothing says that whom honest people back goes into the election with
+// no less than they gave when the era began: who takes their places stands in
+// them (spec §4.2).
+func (d *den) noPlaceForNothing() {
+	if st := stakes.must(d.s, d.first); st.Backing < d.gave {
+		panic(fmt.Errorf("honest guarantors gave %d grains in era %d, at its election there are %d, of %d guarantors", d.gave, d.s.era(), st.Backing, len(st.Backers)))
+	}
+}
+
+// noStakeCountsTwice says of an election that it has no more guarantors of one
+// than may be, and that nobody's bond counts for more than it is (spec §4.2, §4.3).
+func (d *den) noStakeCountsTwice() {
+	counts, next := map[peer.ID]coin.Amount{}, uint64(d.s.era())+1
+	for _, x := range heads(d.s, next) {
+		if x.Kept {
+			return
+		}
+		counts[x.Account] += x.Own
+		others := guarantorsOf(d.s, next, x.Account)
+		if uint64(len(others)) > d.s.params.Stake.MaxGuarantors {
+			panic(fmt.Errorf("%d guarantors of %v in era %d", len(others), x.Account, next))
+		}
+		for _, e := range others {
+			counts[e.Account] += e.Amount
+		}
+	}
+	for _, who := range sortedKeys(counts) {
+		if st := stakes.must(d.s, who); counts[who] > st.Active {
+			panic(fmt.Errorf("%d grains of %v count in era %d, %d are bonded", counts[who], who, next, st.Active))
+		}
 	}
 }
 

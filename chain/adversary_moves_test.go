@@ -121,6 +121,13 @@ var moves = append([]moveKind{
 	{"guarantee", func(d *den, m move) error {
 		return d.stake(m.a, gpos.Msg{Guarantee: &gpos.Guarantee{Target: d.target(m.b), Amount: sums[int(m.c)%len(sums)]}})
 	}},
+	{"outbid", func(d *den, m move) error { // takes the place of the smallest guarantor, for a grain more
+		t := stakes.must(d.s, d.target(m.b))
+		if uint64(len(t.Backers)) < d.s.params.Stake.MaxGuarantors {
+			return errors.New("there is room")
+		}
+		return d.stake(m.a, gpos.Msg{Guarantee: &gpos.Guarantee{Target: d.target(m.b), Amount: d.s.params.Stake.Newcomer(t)}})
+	}},
 	{"cut", func(d *den, m move) error {
 		x := sums[int(m.c)%len(sums)]
 		for _, e := range stakes.must(d.s, d.member(m.a)).Edges {

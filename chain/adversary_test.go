@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/lode-node/lode/chain/gpos"
 	"github.com/lode-node/lode/market"
 )
 
@@ -54,6 +56,7 @@ var recipes = []strategy{
 	named("place 0 4 1", "prepay 0 4 2", "wait 0 0 3"),
 	named("bond 0 0 1", "unbond 0 0 0", "rebond 0 0 0"),
 	named("bond 4 0 1", "guarantee 4 0 0", "wait 0 0 5", "cut 4 0 0"),
+	named("bond 4 0 2", "outbid 4 2 0", "chill 4 0 0"),
 	named("renew 0 0 0", "seal 0 1 0", "wait 0 0 1", "recover 0 0 0"),
 	named("fund 0 1 2", "sign 0 1 0", "claim 1 0 0", "sign 0 1 1", "claim 1 0 0", "claim 1 1 0"),
 	named("serve 1 0 2", "claim 1 0 0", "claim 2 0 0"),
@@ -320,6 +323,27 @@ func TestTheAdversaryFindsABrokenRule(t *testing.T) {
 			}
 			return err
 		}, []string{"register", "seal", "allow", "join"}},
+		{"who takes a place may go at once", func(s *state, b Body, do func() error) error {
+			err := do()
+			if m := b.Msg.Stake; err == nil && m != nil && m.Guarantee != nil {
+				st := stakes.must(s, b.Sender)
+				st.HeldUntil = 0
+				s.setStake(b.Sender, st)
+			}
+			return err
+		}, []string{"bond"}},
+		{"who gives way goes on guaranteeing", func(s *state, b Body, do func() error) error {
+			err := do()
+			for _, e := range s.pending {
+				if e.Kind == "gave_way" {
+					st := stakes.must(s, e.Who)
+					st.Edges = append(slices.Clone(st.Edges), gpos.Edge{Account: e.Node, Amount: e.Amount})
+					slices.SortFunc(st.Edges, func(a, b gpos.Edge) int { return cmp.Compare(a.Account, b.Account) })
+					s.setStake(e.Who, st)
+				}
+			}
+			return err
+		}, []string{"bond"}},
 		{"a node that registers again gets its bond", func(s *state, b Body, do func() error) error {
 			known := nodes.has(s, b.Sender)
 			err := do()
