@@ -178,7 +178,7 @@ func (s *state) admitReport(tx Tx) (coin.Amount, error) {
 	if !ok {
 		return 0, refuse(CodeReport, "report of %v: not a registered node; register first", who)
 	}
-	if s.height >= s.lapse(n) { // its bond may be back: nothing is free any more
+	if s.ended(n) { // its bond may be back: nothing is free any more
 		return 0, refuse(CodeReport, "report of %v: the registration lapsed at height %d; register again", who, s.lapse(n))
 	}
 	if last, ok := freeReports.get(s, who); ok && last == slot {

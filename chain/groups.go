@@ -93,7 +93,7 @@ func (s *state) joinGroup(owner, node peer.ID) error {
 	switch {
 	case !ok:
 		return refuse(CodeAbsent, "group join: %v is no registered node; register first", node)
-	case n.Lapsed || s.height >= s.lapse(n):
+	case s.ended(n):
 		return refuse(CodeRefused, "group join: the registration of %v lapsed at height %d; register again", node, s.lapse(n))
 	case n.Group != "":
 		return refuse(CodeRefused, "group join: %v is in the group of %v: leave it first", node, n.Group)

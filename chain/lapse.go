@@ -1,6 +1,8 @@
 package chain
 
 import (
+	"fmt"
+
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -18,6 +20,10 @@ var (
 	// leaving holds each lapsed node at the height at which more of it is taken out.
 	leaving = newQueue('t', whoKey)
 )
+
+// ended reports whether a registration no longer reports at this height: it has
+// lapsed, or its place in the queue of those that do has come (spec §3.2).
+func (s *state) ended(n mpow.Node) bool { return n.Lapsed || s.height >= s.lapse(n) }
 
 // lapse returns the first height at which a registration no longer reports.
 func (s *state) lapse(n mpow.Node) int64 {
@@ -132,4 +138,51 @@ func (s *state) payOut(node peer.ID, n mpow.Node) {
 	freeReports.del(s, node)
 	nodes.del(s, node)
 	s.emit(Event{Kind: "removed", Node: node})
+}
+
+// checkRegistrations returns the first breach of spec §9.6 among what stands for
+// nodes: keys, places on processors, free reports, and the queues by which a
+// registration ends and what has lapsed goes.
+func checkRegistrations(s *state) error {
+	var err error
+	fail := func(id peer.ID, what string) bool {
+		err = fmt.Errorf("node %v: %s (spec §9.6)", id, what)
+		return false
+	}
+	ends, goes := map[peer.ID]int{}, map[peer.ID]int{}
+	lapses.rows.each(s, func(k both[uint64, peer.ID], _ struct{}) bool { ends[k.B]++; return true })
+	leaving.rows.each(s, func(k both[uint64, peer.ID], _ struct{}) bool { goes[k.B]++; return true })
+	nodes.each(s, func(id peer.ID, n mpow.Node) bool {
+		at := both[mpow.Hash, peer.ID]{n.CPU, id}
+		switch {
+		case n.Lapsed && goes[id] == 0:
+			return fail(id, "has lapsed, and does not wait to be taken out")
+		case n.Lapsed && n.Group != "":
+			return fail(id, "has lapsed, and is in a group")
+		case !n.Lapsed && ends[id] != 1:
+			return fail(id, fmt.Sprintf("waits %d times for its end", ends[id]))
+		case (n.CPU != (mpow.Hash{}) && !n.Lapsed) != cpus.has(s, at):
+			return fail(id, "its processor counts it wrongly")
+		}
+		return true
+	})
+	enclaves.each(s, func(key string, id peer.ID) bool {
+		if n, ok := nodes.get(s, id); err == nil && (!ok || string(n.Key) != key) {
+			return fail(id, "has a key that is not its own")
+		}
+		return err == nil
+	})
+	cpus.each(s, func(k both[mpow.Hash, peer.ID], _ struct{}) bool {
+		if n, ok := nodes.get(s, k.B); err == nil && (!ok || n.CPU != k.A) {
+			return fail(k.B, "stands at another processor")
+		}
+		return err == nil
+	})
+	freeReports.each(s, func(id peer.ID, _ mpow.Slot) bool {
+		if err == nil && !nodes.has(s, id) {
+			return fail(id, "is gone, and had a free report")
+		}
+		return err == nil
+	})
+	return err
 }

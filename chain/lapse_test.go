@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/mpow"
 )
 
@@ -70,6 +71,66 @@ func TestALapsedNodeLeavesNothing(t *testing.T) {
 	a.report("f")
 	if n, _ := m.View().Node(a.id); n.Generation != 0 || n.FileBytes != testSize {
 		t.Errorf("registered anew: %+v", n)
+	}
+}
+
+// What has lapsed stays so though a vote lengthens the grace while its pay vests: it
+// does not report, and who registers begins a generation, which nothing of the old
+// one's end takes away again (spec §3.2).
+func TestALongerGraceRevivesNobody(t *testing.T) {
+	m := newMarketplaceWith(t, func(g *Genesis) {
+		g.Params.Mpow.AttestationSlots, g.Params.Mpow.GraceSlots = 8, 1
+		g.Params.Market.VestSlots = 20
+		g.Accounts = append(g.Accounts, GenesisAccount{testID(t, "validator"), 1000 * coin.LODE})
+	})
+	a := m.register("n1")
+	m.place("alice", "f", testSize, 60) // over by slot 8: its pay vests on
+	for m.View().Slot() < 9 {           // attested until 8, in grace at 9
+		m.nextSlot()
+		if a.bytes == 0 {
+			a.report("f")
+		} else {
+			a.report()
+		}
+	}
+	if _, err := m.submit("alice", proposal(Propose{Title: "longer", Params: []ParamChange{{"mpow.grace_slots", 100}}})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.submit("validator", word(1, Yes)); err != nil {
+		t.Fatal(err)
+	}
+	m.nextSlot()
+	if n, _ := m.View().Node(a.id); !n.Lapsed {
+		t.Fatalf("slot %d: node %+v", m.View().Slot(), n)
+	}
+	for m.View().Params().Mpow.GraceSlots != 100 {
+		m.nextSlot()
+	}
+	m.Block()
+	n, ok := m.View().Node(a.id)
+	if !ok || !n.Lapsed {
+		t.Fatalf("slot %d: known %v, lapsed %v: the test asks nothing", m.View().Slot(), ok, n.Lapsed)
+	}
+	if err := a.send(a.word()); err == nil || !strings.Contains(err.Error(), "lapsed") {
+		t.Errorf("a report of a node that has lapsed: %v", err)
+	}
+	if err := a.send(a.word()); err == nil || !strings.Contains(err.Error(), "lapsed") {
+		t.Errorf("and it was the slot's free one: %v", err)
+	}
+	if err := m.group("n1", mpow.GroupJoin, "user"); err == nil || !strings.Contains(err.Error(), "lapsed") {
+		t.Errorf("a lapsed node joins: %v", err)
+	}
+	m.register("n1")
+	if n, _ = m.View().Node(a.id); n.Lapsed || n.Generation != 1 {
+		t.Errorf("registered again: %+v", n)
+	}
+	a.files, a.bytes = mpow.LtHash{}, 0
+	for range 20 { // its pay has vested by then
+		m.nextSlot()
+		a.report()
+	}
+	if n, ok := m.View().Node(a.id); !ok || n.Reports < 25 {
+		t.Errorf("20 slots later: %+v", n)
 	}
 }
 

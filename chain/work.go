@@ -187,6 +187,9 @@ func checkWork(s *state) error {
 	})
 	bonds = mustAdd(bonds, govDeposits(s))
 	if err == nil {
+		err = checkRegistrations(s)
+	}
+	if err == nil {
 		err = checkGroups(s)
 	}
 	if err == nil {

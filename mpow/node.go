@@ -73,9 +73,10 @@ func (n Node) Renewed() Node {
 }
 
 // Ended reports whether n's registration no longer reports in a slot: it has
-// lapsed, and another one begins the next generation (spec §3.2).
+// lapsed, and another one begins the next generation. What has lapsed stays so,
+// should a vote lengthen the grace meanwhile (spec §3.2).
 func (p Params) Ended(n Node, slot Slot) bool {
-	return slot > n.AttestedUntil+Slot(p.GraceSlots)
+	return n.Lapsed || slot > n.AttestedUntil+Slot(p.GraceSlots)
 }
 
 // A Register offers an enclave key for an account (spec §3.2). The account is

@@ -46,6 +46,12 @@ func TestAdmitRefusesEachCorruption(t *testing.T) {
 		{"too old", func(p *mpow.Params, r *mpow.Register, acct *mpow.Account, now *mpow.Context) {
 			now.Height += p.SlotBlocks
 		}, "height"},
+		{"the oldest that counts", func(p *mpow.Params, r *mpow.Register, acct *mpow.Account, now *mpow.Context) {
+			now.Height = r.Height + p.SlotBlocks
+		}, ""},
+		{"a block too old", func(p *mpow.Params, r *mpow.Register, acct *mpow.Account, now *mpow.Context) {
+			now.Height = r.Height + p.SlotBlocks + 1
+		}, "height"},
 		{"to come", func(p *mpow.Params, r *mpow.Register, acct *mpow.Account, now *mpow.Context) { now.Height = r.Height }, "height"},
 		{"another block", func(p *mpow.Params, r *mpow.Register, acct *mpow.Account, now *mpow.Context) { now.Hash[0] ^= 1 }, "hash"},
 		{"block unknown", func(p *mpow.Params, r *mpow.Register, acct *mpow.Account, now *mpow.Context) {
@@ -92,6 +98,56 @@ func TestSameKeyRenewsAndAnotherBeginsAnew(t *testing.T) { // spec §3.2, §3.10
 	}
 	if other.Generation != 1 || other.Seq != 0 || other.FileBytes != 0 || other.Files != (mpow.LtHash{}) || other.PunishedUntil != 8 || other.Reports != 1 {
 		t.Fatalf("a new key made %+v", other)
+	}
+	// The slot has its report: that of a new key of the same node changes nothing.
+	other, err = p.Admit(&n, n.Account, register(t, testChain, n.Account, otherKey, 119, hash), mpow.Context{ChainID: testChain, Height: 119 + 1, Slot: 5, Hash: hash})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := report(other, 5).Sign(otherKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, c, err := p.Accept(other, second, at(p, 5)); err != nil || !c.Repeated || !reflect.DeepEqual(got, other) {
+		t.Errorf("a second report of slot 5, by a new key: %+v, repeated %v, %v", got, c.Repeated, err)
+	}
+}
+
+// What is not of the same key, measurement and kind, in a registration that has not
+// lapsed, begins a generation (spec §3.2, §3.10).
+func TestOnlyTheSameEnclaveRenews(t *testing.T) {
+	p := params(t)
+	r, now := hardware(p)
+	base, err := p.Admit(nil, testAccount, r, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base.Seq, base.FileBytes = 7, 1000
+	for _, row := range []struct {
+		name  string
+		mend  func(n *mpow.Node)
+		anew  bool
+		until mpow.Slot // punished
+	}{
+		{"the same", func(*mpow.Node) {}, false, 0},
+		{"in its last slot of grace", func(n *mpow.Node) { n.AttestedUntil, p.GraceSlots = 1, 2 }, false, 0},
+		{"another key", func(n *mpow.Node) { n.Key = public(otherKey) }, true, 3 + mpow.Slot(p.PunishSlots)},
+		{"another build", func(n *mpow.Node) { n.Measurement[0]++ }, true, 3 + mpow.Slot(p.PunishSlots)},
+		{"another kind", func(n *mpow.Node) { n.Kind = mpow.KindSimulated }, true, 3 + mpow.Slot(p.PunishSlots)},
+		{"a slot after its grace", func(n *mpow.Node) { n.AttestedUntil, p.GraceSlots = 1, 1 }, true, 3 + mpow.Slot(p.PunishSlots)},
+		{"lapsed, and the grace was made longer", func(n *mpow.Node) { n.Lapsed = true }, true, 3 + mpow.Slot(p.PunishSlots)},
+		{"punished for longer", func(n *mpow.Node) { n.Key, n.PunishedUntil = public(otherKey), 1000 }, true, 1000},
+	} {
+		saved, n := p, base
+		row.mend(&n)
+		got, err := p.Admit(&n, testAccount, r, now)
+		p = saved
+		if err != nil || got.Lapsed || got.AttestedUntil != 3+mpow.Slot(p.AttestationSlots) || got.PunishedUntil != row.until {
+			t.Errorf("%s: %+v, %v", row.name, got, err)
+		}
+		if (got.Generation == n.Generation+1) != row.anew || (got.Seq == 0) != row.anew || (got.FileBytes == 0) != row.anew {
+			t.Errorf("%s: generation %d after %d, sequence %d, %d bytes", row.name, got.Generation, n.Generation, got.Seq, got.FileBytes)
+		}
 	}
 }
 
