@@ -64,11 +64,11 @@ func (s *state) run(r *abci.RequestFinalizeBlock) ([]TxResult, []abci.ValidatorU
 	return results, nil
 }
 
-// remember keeps the hashes of the last SlotBlocks heights and the seeds of two
-// slots (spec §1.4).
+// remember keeps the hashes of this height and of the SlotBlocks before it, which a
+// registration may name, and the seeds of two slots (spec §1.4, §3.2).
 func (s *state) remember() {
 	hashes.set(s, uint64(s.height), s.hash)
-	if old := s.height - s.params.Mpow.SlotBlocks; old > 0 {
+	if old := s.height - s.params.Mpow.SlotBlocks - 1; old > 0 {
 		hashes.del(s, uint64(old))
 	}
 	if s.params.startsSlot(s.height) {

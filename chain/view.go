@@ -82,7 +82,8 @@ func (v *View) Seed(slot mpow.Slot) ([32]byte, bool) {
 	return h, ok
 }
 
-// BlockHash returns the hash of one of the last SlotBlocks heights.
+// BlockHash returns the hash of the last height, or of one of the SlotBlocks before
+// it (spec §3.2).
 func (v *View) BlockHash(height int64) ([32]byte, bool) {
 	if height < 0 {
 		return [32]byte{}, false

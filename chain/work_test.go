@@ -189,6 +189,15 @@ func TestRegisterRefuses(t *testing.T) { // spec §3.2, §3.3
 	if _, err := carol.submit(mpow.Msg{Register: &r}); err == nil || !strings.Contains(err.Error(), "bind") {
 		t.Errorf("another account's evidence: %v", err)
 	}
+	for late, want := range []string{"", "want one of the last 4"} { // it waits for SlotBlocks blocks, and one more
+		r := bob.registration()
+		for range int(s.View().Params().Mpow.SlotBlocks) - 1 + late {
+			s.Block()
+		}
+		if _, err := bob.submit(mpow.Msg{Register: &r}); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("at height %d a registration that names %d: %v, want %q", s.View().Height(), r.Height, err, want)
+		}
+	}
 	bob.register()
 	carol.key = bob.key
 	r = carol.registration()
