@@ -132,6 +132,82 @@ func TestAProcessorHasFewNodes(t *testing.T) {
 	}
 }
 
+// TestVotesDecideAboutEnclaves: what votes decide about builds, platforms and processors holds for the next
+// registration and, but for the policy, for the next report, and no longer than they
+// say (spec §3.1, §3.2, §8.1).
+func TestVotesDecideAboutEnclaves(t *testing.T) {
+	s := hardwareChain(t, func(g *Genesis) { g.Params = g.Params.WithSlots(10, 3) }, "bob", "carol", "validator")
+	validator, err := s.As(testKey(t, "validator"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Block()
+	a, b := newHardware(t, s, "bob", 1), newHardware(t, s, "carol", 2)
+	a.register()
+	b.register()
+	cpu, model, code := mpow.CPUHash(s.View().ChainID(), [16]byte{1}), mpow.FMSPC{1}, hardwareBuild.MRENCLAVE
+	set := func(mend func(m *mpow.Measurement)) *mpow.Amendment {
+		m := hardwareBuild
+		mend(&m)
+		return &mpow.Amendment{Measurement: &m}
+	}
+	policy := func(mend func(p *mpow.Policy)) *mpow.Amendment {
+		p := mpow.DefaultPolicy()
+		mend(&p)
+		return &mpow.Amendment{Policy: &p}
+	}
+	soon := s.View().Height() + 4000 // no slot of this test is later
+	// Why each may neither report nor renew; empty: it may.
+	type says struct{ report, register string }
+	same := func(why string) says { return says{why, why} }
+	one, all := []says{{}, {}}, func(x says) []says { return []says{x, x} }
+	barred := func(why string) []says { return []says{same(why + " is denied"), {}} }
+	for _, row := range []struct {
+		name string
+		ask  Propose
+		want []says // of a and b
+	}{
+		{"a build that is there", Propose{Enclaves: set(func(m *mpow.Measurement) { m.Expiry = soon })}, one},
+		{"a processor in a hurry", Propose{Emergency: &mpow.Denial{CPU: &cpu}}, barred("cpu " + cpu.String())},
+		{"a processor", Propose{Enclaves: &mpow.Amendment{Deny: &mpow.Denial{CPU: &cpu}}}, barred("cpu " + cpu.String())},
+		{"it again", Propose{Enclaves: &mpow.Amendment{Allow: &mpow.Denial{CPU: &cpu}}}, one},
+		{"a model", Propose{Enclaves: &mpow.Amendment{Deny: &mpow.Denial{FMSPC: &model}}}, barred("fmspc 010000000000")},
+		{"it again", Propose{Enclaves: &mpow.Amendment{Allow: &mpow.Denial{FMSPC: &model}}}, one},
+		{"a build", Propose{Enclaves: &mpow.Amendment{Deny: &mpow.Denial{Measurement: &code}}}, all(same("measurement " + code.String() + " is denied"))},
+		{"it again", Propose{Enclaves: &mpow.Amendment{Allow: &mpow.Denial{Measurement: &code}}}, one},
+		{"newer collateral", Propose{Enclaves: policy(func(p *mpow.Policy) { p.MinEvaluation = 1 })}, all(says{"", "TCB evaluation 0, want at least 1"})},
+		{"another model", Propose{Enclaves: policy(func(p *mpow.Policy) { p.FMSPCs = []mpow.FMSPC{{2}} })}, []says{{"", "FMSPC 010000000000 is not accepted"}, {}}},
+		{"any model", Propose{Enclaves: policy(func(p *mpow.Policy) {})}, one},
+		{"a later build", Propose{Enclaves: set(func(m *mpow.Measurement) { m.MinSVN = 2 })}, all(says{"", "SVN 1, want at least 2"})},
+		{"this one", Propose{Enclaves: set(func(m *mpow.Measurement) {})}, one},
+		{"no longer", Propose{Enclaves: set(func(m *mpow.Measurement) { m.Expiry = 1 })}, all(same("expired at height 1"))},
+	} {
+		row.ask.Title = row.name
+		submit(t, s, proposal(row.ask))
+		id := s.View().Proposals()[len(s.View().Proposals())-1].ID
+		submit(t, validator, word(id, Yes))
+		if p, _ := s.View().Proposal(id); p.State != StateEnacted {
+			until(t, s, p.Enacts)
+		}
+		if p, _ := s.View().Proposal(id); p.State != StateEnacted {
+			t.Fatalf("%s: %+v", row.name, p)
+		}
+		inSlot(s, s.View().Slot()+1)
+		for i, e := range []*enclaveTwin{a, b} {
+			check := func(what, want string, err error) {
+				if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+					t.Errorf("%s: enclave %d %s: %v, want %q", row.name, i, what, err, want)
+				}
+			}
+			r := e.registration()
+			_, err := e.submit(mpow.Msg{Register: &r})
+			check("renews", row.want[i].register, err)
+			_, err = e.send(e.honest(nil, nil))
+			check("reports", row.want[i].report, err)
+		}
+	}
+}
+
 func TestAmendmentsOfEnclaves(t *testing.T) { // spec §3.1, §3.2
 	s := testState(t, 100)
 	if got := policies.must(s, policyKey); !slices.Equal(got.Statuses, mpow.DefaultPolicy().Statuses) {

@@ -190,8 +190,64 @@ func TestHandoverOnChain(t *testing.T) {
 	}
 }
 
-// A hand-over to a key on a full processor, or from a denied build, is refused
-// by the chain's own tables (spec §3.2, §3.9).
+// An expired build hands over, which is how a node goes to the next; a denied one,
+// or one on a denied platform, does not, since its word may be anybody's. The new
+// one has to be one that may register (spec §3.1, §3.9).
+func TestAnExpiredBuildHandsOverAndADeniedDoesNot(t *testing.T) {
+	next := mpow.Measurement{MRENCLAVE: mpow.Hash{8, 8}, MinSVN: 1}
+	s := hardwareChain(t, func(g *Genesis) {
+		g.Measurements[0].Expiry = g.Params.Start(3)
+		g.Measurements = append(g.Measurements, next)
+		g.Params.EmergencySlots = 2
+	}, "alice", "bob", "carol", "validator")
+	validator, err := s.As(testKey(t, "validator"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Block()
+	e := newHardware(t, s, "carol", 2)
+	e.register()
+	inSlot(s, 1)
+	e.report(testFile("a", 1000))
+	inSlot(s, 3)
+	if _, err := e.send(e.honest(nil, nil)); err == nil || !strings.Contains(err.Error(), "expired at height") {
+		t.Fatalf("a report of an expired build: %v", err)
+	}
+	move := func(build mpow.Hash) error {
+		node, b := e.node(), newHardware(t, s, "carol", 2)
+		seed := sha256.Sum256([]byte("B"))
+		b.key, b.quote.MREnclave = ed25519.NewKeyFromSeed(seed[:]), build
+		rep, err := e.honest(nil, nil).Sign(b.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := mpow.Handover{Register: b.registration(), Report: rep}
+		h.Sig = ed25519.Sign(e.key, mpow.HandoverBytes(s.View().ChainID(), node.Account, node.Kind, 0, h.Register.Key, h.Register.Measurement, node.Head()))
+		_, err = e.submit(mpow.Msg{Handover: &h})
+		return err
+	}
+	if err := move(hardwareBuild.MRENCLAVE); err == nil || !strings.Contains(err.Error(), "expired at height") {
+		t.Errorf("to the build that has expired: %v", err)
+	}
+	code, cpu, model := hardwareBuild.MRENCLAVE, e.node().CPU, e.node().FMSPC
+	for _, d := range []mpow.Denial{{Measurement: &code}, {CPU: &cpu}, {FMSPC: &model}} {
+		submit(t, s, proposal(Propose{Title: "broken", Emergency: &d}))
+		submit(t, validator, word(s.View().Proposals()[len(s.View().Proposals())-1].ID, Yes))
+		if err := move(next.MRENCLAVE); err == nil || !strings.Contains(err.Error(), d.String()+" of the old enclave is denied") {
+			t.Errorf("%v is denied: %v", d, err)
+		}
+		inSlot(s, s.View().Slot()+3)
+	}
+	if err := move(next.MRENCLAVE); err != nil {
+		t.Fatalf("from the build that has expired: %v", err)
+	}
+	if n := e.node(); n.Measurement != next.MRENCLAVE || n.Generation != 0 || n.FileBytes != 1000 || n.Seq != 2 {
+		t.Errorf("node %+v", n)
+	}
+}
+
+// A hand-over to a key on a full processor is refused by the chain's own table
+// (spec §3.2, §3.9).
 func TestHardwareHandsOver(t *testing.T) {
 	s := hardwareChain(t, nil, "alice", "bob", "carol")
 	s.Block()

@@ -118,6 +118,10 @@ func TestAcceptRefusesEachCorruption(t *testing.T) {
 		{"another head", func(r *mpow.Report, n *mpow.Node, s *mpow.Signed, now *mpow.Context) { r.Prev[3] ^= 1 }, "builds on"},
 		{"bytes too many", func(r *mpow.Report, n *mpow.Node, s *mpow.Signed, now *mpow.Context) { r.FileBytes++ }, "file bytes"},
 		{"bytes beyond all", func(r *mpow.Report, n *mpow.Node, s *mpow.Signed, now *mpow.Context) { r.FileBytes = 1 << 60 }, "file bytes"},
+		{"more files than a node may have", func(r *mpow.Report, n *mpow.Node, s *mpow.Signed, now *mpow.Context) {
+			n.FileBytes = mpow.MaxFileBytes
+			*r = settle(*n, *r)
+		}, "at most 9007199254740991"},
 		{"files root of another set", func(r *mpow.Report, n *mpow.Node, s *mpow.Signed, now *mpow.Context) { r.FilesRoot[9] ^= 1 }, "files root"},
 		{"added and not said", func(r *mpow.Report, n *mpow.Node, s *mpow.Signed, now *mpow.Context) {
 			r.Added = nil
@@ -195,6 +199,27 @@ func TestAcceptRefusesEachCorruption(t *testing.T) {
 				t.Fatal("the node changed with an error")
 			}
 		})
+	}
+}
+
+// What stands at its bound is accepted (spec §3.5).
+func TestReportsMayFillEachBound(t *testing.T) {
+	p := params(t)
+	p.ReportFiles = 2
+	a, b := file("a", p.MaxFileSize), file("b", 0)
+	for name, mend := range map[string]func(r *mpow.Report, n *mpow.Node){
+		"added":            func(r *mpow.Report, n *mpow.Node) { r.Added = []mpow.File{file("c", p.MaxFileSize), file("d", 1)} },
+		"added and listed": func(r *mpow.Report, n *mpow.Node) { r.Added, r.Listed = []mpow.File{file("c", 1)}, []mpow.File{a} },
+		"dropped":          func(r *mpow.Report, n *mpow.Node) { r.Dropped = []mpow.File{a, b} },
+		"random data":      func(r *mpow.Report, n *mpow.Node) { r.SRDBytes = 1<<51 - p.SRDUnit },
+		"files":            func(r *mpow.Report, n *mpow.Node) { n.FileBytes = 1<<53 - 2; r.Added = []mpow.File{file("c", 1)} },
+	} {
+		n := node(t, p, a, b)
+		r := report(n, 6)
+		mend(&r, &n)
+		if _, _, err := p.Accept(n, sign(t, settle(n, r)), at(p, 6)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

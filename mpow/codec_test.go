@@ -26,6 +26,9 @@ func TestReportRoundTripAndOneBitRefused(t *testing.T) { // spec §2.1, §3.5
 		if bad.Verify(n.Kind, n.Key) == nil {
 			t.Fatalf("bit %d changed and the signature still holds", i)
 		}
+		if bad.Hash() == s.Hash() {
+			t.Fatalf("bit %d changed and the next report may build on either", i)
+		}
 	}
 }
 
