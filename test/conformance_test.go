@@ -17,7 +17,7 @@ var conformanceLine = regexp.MustCompile(`^\| ([A-Z]+)-(\d+) \| ([^|]+) \| ([^|]
 
 // openLists are this project's own, answered in words of their own, with the number
 // of their last row.
-var openLists = map[string]int{"EN": 28}
+var openLists = map[string]int{"EN": 28, "HOLE": 14}
 
 // TestConformance holds docs/conformance.md to the checklists and to the code:
 // no row is missing or twice, each says as Crust, differently or left out, with a
