@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/lode-node/lode/chain"
 	"github.com/lode-node/lode/mpow"
@@ -30,9 +31,18 @@ type (
 	// ProtocolAnswer is GET gov/protocol.
 	ProtocolAnswer struct {
 		Height  int64          `json:"height"`
-		Version uint64         `json:"version"`        // that the chain follows
-		Known   uint64         `json:"known"`          // newest that this build knows
-		Plan    *chain.Upgrade `json:"plan,omitempty"` // the upgrade to come
+		Version uint64         `json:"version"`          // that the chain follows
+		Known   uint64         `json:"known"`            // newest that the build of the answering node knows, whatever the one who asks knows
+		Build   string         `json:"build"`            // release of the answering node
+		Plan    *chain.Upgrade `json:"plan,omitempty"`   // the upgrade to come
+		Coming  *Coming        `json:"coming,omitempty"` // how far off the plan is
+		Halts   bool           `json:"halts"`            // the node cannot make the plan's first block, or the next: it ends with exit code 7
+	}
+	// Coming is how far off a planned upgrade is, at the pace of the last blocks.
+	Coming struct {
+		Blocks      int64      `json:"blocks"`             // to come until the first under the new rules, that one counted
+		BlockMillis int64      `json:"block_ms"`           // mean of the last 100 blocks, or as many as are kept; with none, what the params aim at
+		Expected    *time.Time `json:"expected,omitempty"` // of the first block under the new rules, from the time of the last block; absent beyond a century
 	}
 	// EnclavesAnswer is GET gov/enclaves: which enclaves may register.
 	EnclavesAnswer struct {
@@ -74,7 +84,43 @@ func (n *Node) getNamedParams(*http.Request) (any, error) {
 func (n *Node) getProtocol(*http.Request) (any, error) {
 	v := n.chain.View()
 	version, plan := v.Protocol()
-	return ProtocolAnswer{Height: v.Height(), Version: version, Known: chain.ProtocolVersion, Plan: plan}, nil
+	a := ProtocolAnswer{Height: v.Height(), Version: version, Known: chain.ProtocolVersion, Build: n.c.Version, Plan: plan, Halts: version > chain.ProtocolVersion}
+	if plan != nil {
+		a.Halts = a.Halts || plan.Version > chain.ProtocolVersion
+		last, pace := paceOf(v)
+		a.Coming = coming(plan.Height-v.Height(), last, pace)
+	}
+	return a, nil
+}
+
+// paceBlocks is how many blocks a pace is taken over.
+const paceBlocks = 100
+
+// paceOf returns the time of the last block and the mean time between the last.
+func paceOf(v *chain.View) (last time.Time, pace time.Duration) {
+	pace = time.Duration(v.Params().BlockTime) * time.Millisecond
+	b, ok := v.Block(v.Height())
+	if !ok {
+		return last, pace // a node that has just taken a snapshot
+	}
+	for n := int64(paceBlocks); n > 0; n /= 2 {
+		if first, ok := v.Block(v.Height() - n); ok && b.Time.After(first.Time) {
+			return b.Time, b.Time.Sub(first.Time) / time.Duration(n)
+		}
+	}
+	return b.Time, pace
+}
+
+// coming returns how far off what happens in so many blocks is, if the last was
+// made at last and one takes pace; a zero last gives no time.
+func coming(blocks int64, last time.Time, pace time.Duration) *Coming {
+	const century = 100 * 365 * 24 * time.Hour
+	c := Coming{Blocks: blocks, BlockMillis: pace.Milliseconds()}
+	if pace > 0 && !last.IsZero() && blocks <= int64(century/pace) {
+		at := last.Add(time.Duration(blocks) * pace).UTC().Truncate(time.Second)
+		c.Expected = &at
+	}
+	return &c
 }
 
 func (n *Node) getEnclaves(*http.Request) (any, error) {

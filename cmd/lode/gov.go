@@ -53,14 +53,8 @@ func (c *cli) govCmd() *cobra.Command {
 				t.print(w)
 			})
 		}},
-		&cobra.Command{Use: "protocol", Short: "show the protocol version and the upgrade that is planned", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
-			return ask(c, cmd, "/gov/protocol", func(w io.Writer, a protocolAnswer) {
-				plan := "none"
-				if a.Plan != nil {
-					plan = fmt.Sprintf("%s: version %d from height %d", a.Plan.Name, a.Plan.Version, a.Plan.Height)
-				}
-				fields(w, "height", a.Height, "protocol version", a.Version, "this node knows", a.Known, "upgrade", plan)
-			})
+		&cobra.Command{Use: "protocol", Short: "show the protocol version, the upgrade that is planned, when, and what it means for the node", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
+			return ask(c, cmd, "/gov/protocol", printProtocol)
 		}},
 		&cobra.Command{Use: "enclaves", Short: "show which enclaves may register, and what is denied", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
 			return ask(c, cmd, "/gov/enclaves", printEnclaves)

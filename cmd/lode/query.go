@@ -6,12 +6,14 @@ import (
 	"net/url"
 	"runtime"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/lode-node/lode/bitswap"
+	"github.com/lode-node/lode/chain"
 	"github.com/lode-node/lode/node"
 )
 
@@ -252,8 +254,10 @@ func (c *cli) statusCmd() *cobra.Command {
 
 func (c *cli) versionCmd() *cobra.Command {
 	return &cobra.Command{Use: "version", Short: "print the version", Args: nargs(0, 0), RunE: func(*cobra.Command, []string) error {
-		v := map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
-		return c.show(v, func(w io.Writer) { fmt.Fprintf(w, "lode %s (%s, %s)\n", v["version"], v["go"], v["platform"]) })
+		v := map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH, "protocol": strconv.Itoa(chain.ProtocolVersion)}
+		return c.show(v, func(w io.Writer) {
+			fmt.Fprintf(w, "lode %s (%s, %s), knows protocol versions up to %s\n", v["version"], v["go"], v["platform"], v["protocol"])
+		})
 	}}
 }
 
