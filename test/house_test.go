@@ -70,6 +70,7 @@ var trusted = map[string][]string{
 type room struct {
 	ImportPath, Dir         string
 	GoFiles, IgnoredGoFiles []string
+	CgoFiles, SFiles        []string
 	Imports                 []string
 	TestImports             []string
 }
@@ -150,105 +151,22 @@ func TestOneDoor(t *testing.T) {
 	}
 }
 
-// pure are the rooms of rules: values in, values out.
-var pure = []string{"coin", "credit", "mpow", "mpow/dag", "mpow/quote", "market", "chain/gpos"}
-
-// impure are the imports that a rule has no use for. "time" is among them:
-// a quote's validity is checked against the block's time as an integer.
-var impure = []string{"os", "net", "net/http", "log", "log/slog", "sync", "sync/atomic", "context", "time", "math", "math/rand", "math/rand/v2", "crypto/rand", "runtime", "unsafe", "io/fs", "path/filepath"}
-
-func TestPure(t *testing.T) {
-	byName := map[string]room{}
-	for _, r := range listRooms(t) {
-		byName[r.name()] = r
-	}
-	for _, name := range pure {
-		r, ok := byName[name]
-		if !ok {
-			t.Errorf("no rule package %s", name)
-			continue
-		}
-		for _, imp := range r.Imports {
-			if slices.Contains(impure, imp) && !(imp == "math" && onlyConstants(t, r)) {
-				t.Errorf("rule package %s imports %s", name, imp)
-			}
-		}
-		for _, f := range parse(t, r) {
-			ast.Inspect(f.file, func(n ast.Node) bool {
-				if what := impureNode(n); what != "" {
-					t.Errorf("%s: %s in rule package %s", f.fset.Position(n.Pos()), what, name)
-				}
-				return true
-			})
-		}
-	}
-}
-
-// impureNode names what makes n unfit for a rule, or returns "". Whether a
-// range is over a map takes types; see TestNoMapRange.
-func impureNode(n ast.Node) string {
-	switch n := n.(type) {
-	case *ast.GoStmt:
-		return "a goroutine"
-	case *ast.SelectStmt:
-		return "a select"
-	case *ast.SendStmt:
-		return "a channel send"
-	case *ast.ChanType:
-		return "a channel"
-	case *ast.BasicLit:
-		if n.Kind == token.FLOAT || n.Kind == token.IMAG {
-			return "the float literal " + n.Value
-		}
-	case *ast.Ident:
-		if n.Name == "float64" || n.Name == "float32" || n.Name == "complex128" {
-			return n.Name
-		}
-	}
-	return ""
-}
-
-// onlyConstants reports whether r uses package math for its integer limits alone.
-func onlyConstants(t *testing.T, r room) bool {
-	ok := true
-	for _, f := range parse(t, r) {
-		ast.Inspect(f.file, func(n ast.Node) bool {
-			if s, is := n.(*ast.SelectorExpr); is {
-				if x, is := s.X.(*ast.Ident); is && x.Name == "math" && !strings.HasPrefix(s.Sel.Name, "Max") && !strings.HasPrefix(s.Sel.Name, "Min") {
-					ok = false
-				}
-			}
-			return true
-		})
-	}
-	return ok
-}
-
 type parsed struct {
 	fset *token.FileSet
 	file *ast.File
 }
 
+// parse reads the files of r that build without tags.
 func parse(t *testing.T, r room) []parsed {
 	t.Helper()
 	fset := token.NewFileSet()
 	var all []parsed
-	for _, f := range parseInto(t, fset, r) {
-		all = append(all, parsed{fset, f})
-	}
-	return all
-}
-
-// parseInto parses the files of r, which build without tags, into fset.
-func parseInto(t *testing.T, fset *token.FileSet, r room) []*ast.File {
-	t.Helper()
-	var all []*ast.File
 	for _, name := range r.GoFiles {
 		f, err := parser.ParseFile(fset, filepath.Join(r.Dir, name), nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, f)
+		all = append(all, parsed{fset, f})
 	}
 	return all
 }

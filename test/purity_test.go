@@ -6,78 +6,147 @@ import (
 	"fmt"
 	"go/ast"
 	"go/importer"
+	"go/parser"
 	"go/token"
 	"go/types"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// TestNoMapRange forbids every loop over a map in a rule package: map order
-// would be a fork. A rule that holds a map sorts its keys first.
-func TestNoMapRange(t *testing.T) {
-	byName := map[string]room{}
-	for _, r := range listRooms(t) {
-		byName[r.name()] = r
-	}
+// pure are the rooms of rules: values in, values out.
+var pure = []string{"coin", "credit", "mpow", "mpow/dag", "mpow/quote", "market", "chain/gpos"}
+
+// ruleImports are all packages that rules may import beside each other: a new
+// one is looked at for clocks, randomness and order before it is named here.
+var ruleImports = strings.Fields(`
+	bytes cmp crypto/ecdsa crypto/ed25519 crypto/elliptic crypto/sha256 crypto/sha3 encoding/base64 encoding/binary encoding/hex encoding/json
+	errors fmt hash math math/big math/bits slices strconv strings
+	github.com/fxamacker/cbor/v2 github.com/ipfs/boxo/verifcid github.com/ipfs/go-cid github.com/ipld/go-codec-dagpb
+	github.com/ipld/go-ipld-prime/codec/dagcbor github.com/ipld/go-ipld-prime/codec/dagjson github.com/ipld/go-ipld-prime/datamodel
+	github.com/ipld/go-ipld-prime/linking/cid github.com/ipld/go-ipld-prime/node/basicnode github.com/ipld/go-ipld-prime/traversal
+	github.com/libp2p/go-libp2p/core/crypto github.com/libp2p/go-libp2p/core/peer github.com/multiformats/go-multihash`)
+
+// TestPure forbids what would make two nodes disagree in a rule package: clocks,
+// floats, map order, randomness, goroutines, the world, and memory of its own.
+func TestPure(t *testing.T) {
 	for _, name := range pure {
-		r, ok := byName[name]
-		if !ok {
-			t.Errorf("no rule package %s", name)
-			continue
+		r := roomOf(t, name)
+		if extra := slices.Concat(r.CgoFiles, r.SFiles, r.IgnoredGoFiles); len(extra) > 0 {
+			t.Errorf("rule package %s has files that build elsewhere or are not Go: %v", name, extra)
 		}
-		for _, pos := range mapRanges(t, r) {
-			t.Errorf("%s: a range over a map in rule package %s", pos, name)
+		for _, imp := range r.Imports {
+			if ours, ok := strings.CutPrefix(imp, module+"/"); ok && slices.Contains(pure, ours) {
+				continue
+			}
+			if !slices.Contains(ruleImports, imp) {
+				t.Errorf("rule package %s imports %s, which is not among ruleImports", name, imp)
+			}
+		}
+		c := check(t, r)
+		for _, f := range c.files {
+			for _, what := range c.impurities(f, rules) {
+				t.Errorf("%s in rule package %s", what, name)
+			}
 		}
 	}
 }
 
-// TestNoMapRangeSeesOne keeps the check above from passing by blindness.
-func TestNoMapRangeSeesOne(t *testing.T) {
-	dir := t.TempDir()
-	src := "package p\n\nfunc f(m map[string]int) (n int) {\n\tfor range m {\n\t\tn++\n\t}\n\treturn n\n}\n"
-	if err := os.WriteFile(dir+"/p.go", []byte(src), 0o600); err != nil {
-		t.Fatal(err)
+// TestExecutionIsPure forbids the same in those functions of chain that have the
+// state in hand, as receiver or parameter, and in all that they call there: they
+// run in blocks. The time of a block comes in as a value.
+func TestExecutionIsPure(t *testing.T) {
+	c := check(t, roomOf(t, "chain"))
+	reached := c.reached(c.holdsState)
+	for _, fn := range reached {
+		for _, what := range c.impurities(fn, execution) {
+			t.Errorf("%s in %s, which runs in blocks", what, fn.Name.Name)
+		}
 	}
-	got := mapRanges(t, room{ImportPath: "p", Dir: dir, GoFiles: []string{"p.go"}})
-	if len(got) != 1 {
-		t.Fatalf("found %d ranges over maps in a package with one", len(got))
+	if len(reached) < 250 {
+		t.Errorf("found %d functions of chain that run in blocks; it has more", len(reached))
 	}
 }
 
-// mapRanges type-checks r and returns where it ranges over a map.
-func mapRanges(t *testing.T, r room) []token.Position {
+// reached returns the functions that root picks and those of the package that
+// they name, and so on.
+func (c checked) reached(root func(*ast.FuncDecl) bool) (found []*ast.FuncDecl) {
+	bodies := map[types.Object]*ast.FuncDecl{}
+	seen := map[*ast.FuncDecl]bool{}
+	add := func(fn *ast.FuncDecl) {
+		if fn != nil && !seen[fn] {
+			seen[fn] = true
+			found = append(found, fn)
+		}
+	}
+	for _, f := range c.files {
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok {
+				bodies[c.info.Defs[fn.Name]] = fn
+				if root(fn) {
+					add(fn)
+				}
+			}
+		}
+	}
+	for i := 0; i < len(found); i++ {
+		ast.Inspect(found[i], func(n ast.Node) bool {
+			if id, ok := n.(*ast.Ident); ok {
+				if fn, ok := c.info.Uses[id].(*types.Func); ok {
+					add(bodies[fn.Origin()])
+				}
+			}
+			return true
+		})
+	}
+	return found
+}
+
+func roomOf(t *testing.T, name string) room {
+	t.Helper()
+	for _, r := range listRooms(t) {
+		if r.name() == name {
+			return r
+		}
+	}
+	t.Fatalf("there is no package %s", name)
+	return room{}
+}
+
+// A checked package knows the type of each expression and the meaning of each name.
+type checked struct {
+	fset  *token.FileSet
+	files []*ast.File
+	info  *types.Info
+}
+
+// check type-checks r.
+func check(t *testing.T, r room) checked {
 	t.Helper()
 	exports := exportData(t, r.Imports)
-	fset := token.NewFileSet()
-	files := parseInto(t, fset, r)
-	info := &types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
-	conf := types.Config{Importer: importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) {
+	c := checked{fset: token.NewFileSet(), info: &types.Info{Types: map[ast.Expr]types.TypeAndValue{}, Uses: map[*ast.Ident]types.Object{}, Defs: map[*ast.Ident]types.Object{}}}
+	for _, name := range r.GoFiles {
+		f, err := parser.ParseFile(c.fset, filepath.Join(r.Dir, name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.files = append(c.files, f)
+	}
+	conf := types.Config{Importer: importer.ForCompiler(c.fset, "gc", func(path string) (io.ReadCloser, error) {
 		file, ok := exports[path]
 		if !ok {
 			return nil, fmt.Errorf("no export data of %s", path)
 		}
 		return os.Open(file)
 	})}
-	if _, err := conf.Check(r.ImportPath, fset, files, info); err != nil {
+	if _, err := conf.Check(r.ImportPath, c.fset, c.files, c.info); err != nil {
 		t.Fatalf("type-check %s: %v", r.ImportPath, err)
 	}
-	var found []token.Position
-	for _, f := range files {
-		ast.Inspect(f, func(n ast.Node) bool {
-			loop, ok := n.(*ast.RangeStmt)
-			if !ok {
-				return true
-			}
-			if _, isMap := info.Types[loop.X].Type.Underlying().(*types.Map); isMap {
-				found = append(found, fset.Position(loop.Pos()))
-			}
-			return true
-		})
-	}
-	return found
+	return c
 }
 
 // exportData returns the compiler's export file of every package below imports.
@@ -101,4 +170,21 @@ func exportData(t *testing.T, imports []string) map[string]string {
 		}
 		files[p.ImportPath] = p.Export
 	}
+}
+
+// holdsState reports whether fn has a *state of chain, or what it reads from.
+func (c checked) holdsState(fn *ast.FuncDecl) bool {
+	sig := c.info.Defs[fn.Name].Type().(*types.Signature)
+	vars := slices.Collect(sig.Params().Variables())
+	if sig.Recv() != nil {
+		vars = append(vars, sig.Recv())
+	}
+	return slices.ContainsFunc(vars, func(v *types.Var) bool {
+		typ := types.Unalias(v.Type())
+		if p, ok := typ.(*types.Pointer); ok {
+			typ = types.Unalias(p.Elem())
+		}
+		n, ok := typ.(*types.Named)
+		return ok && slices.Contains([]string{"state", "source"}, n.Obj().Name())
+	})
 }
