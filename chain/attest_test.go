@@ -132,6 +132,46 @@ func TestAProcessorHasFewNodes(t *testing.T) {
 	}
 }
 
+// What lapses makes room on its processor; and a node that goes from a simulated
+// enclave to hardware has its bond back, in another generation (spec §2.2, §3.2).
+func TestALapsedNodeFreesItsProcessor(t *testing.T) {
+	s := hardwareChain(t, func(g *Genesis) {
+		g.Params.Mpow.AllowSimulated, g.Params.Mpow.MaxPerCPU = true, 1
+		g.Params.Mpow.AttestationSlots, g.Params.Mpow.GraceSlots = 2, 0
+	}, "bob", "carol")
+	s.Block()
+	a, b := newHardware(t, s, "bob", 1), newTwin(t, s, "carol")
+	a.register()
+	b.register()
+	if got := s.View().Supply().Deposits; got != s.View().Params().SimBond {
+		t.Errorf("deposits %v with one simulated node", got)
+	}
+	b.quote = newHardware(t, s, "carol", 1).quote
+	r := b.registration()
+	if _, err := b.submit(mpow.Msg{Register: &r}); err == nil || !strings.Contains(err.Error(), "1 nodes are registered on this processor") {
+		t.Errorf("a second node on the processor: %v", err)
+	}
+	inSlot(s, 3) // neither renewed
+	s.Block()
+	if _, ok := s.View().Node(a.id); ok {
+		t.Error("what holds nothing is still there a block after it lapsed")
+	}
+	inSlot(s, 4)
+	b.register()
+	if n := b.node(); n.Kind != mpow.KindDCAP || s.View().Supply().Deposits != 0 {
+		t.Errorf("node %+v, deposits %v", n, s.View().Supply().Deposits)
+	}
+	a.quote = nil
+	a.register()
+	free := s.View().Account(a.id).Free
+	a.quote = newHardware(t, s, "bob", 2).quote
+	r = a.registration()
+	res, err := a.submit(mpow.Msg{Register: &r})
+	if n := a.node(); err != nil || n.Kind != mpow.KindDCAP || n.Generation != 1 || s.View().Account(a.id).Free != free-res.Fee+s.View().Params().SimBond {
+		t.Errorf("from simulated to hardware: %v, node %+v, %v free of %v", err, n, s.View().Account(a.id).Free, free)
+	}
+}
+
 // TestVotesDecideAboutEnclaves: what votes decide about builds, platforms and processors holds for the next
 // registration and, but for the policy, for the next report, and no longer than they
 // say (spec §3.1, §3.2, §8.1).

@@ -211,6 +211,18 @@ func TestWrongAnswersLeaveADrawOpen(t *testing.T) {
 		t.Errorf("a right one with a nonce: %v", err)
 	}
 	var e *Error
+	if open := m.open(); len(open) > 0 { // in nobody's name, and in another's
+		tx, err := Sign(testKey(t, "n3"), Body{ChainID: m.View().ChainID(), Msg: Msg{Work: m.right(open[0])}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx[len(tx)-1] ^= 1
+		if _, err := m.SubmitTx(context.Background(), tx); !errors.As(err, &e) || e.Code != CodeSignature || !slices.Contains(m.open(), open[0]) {
+			t.Errorf("a right answer with a forged signature: %v", err)
+		}
+	} else {
+		t.Error("one draw alone: the test asks too little")
+	}
 	if _, err := m.submit("n2", Msg{Work: m.right(d)}); !errors.As(err, &e) || e.Code != CodeStale {
 		t.Errorf("a second right answer: %v", err)
 	}
@@ -278,7 +290,22 @@ func TestWhatIsDrawnCounts(t *testing.T) {
 			t.Errorf("drawn though it was silent: %+v", d)
 		}
 	}
+	end := mpow.Slot(m.file("f").Expiry / m.View().Params().Mpow.SlotBlocks)
 	for m.View().Slot() < 70 { // the orders end at height 600 and something
+		asked := map[string]bool{}
+		for _, d := range m.View().Draws() {
+			if d.Slot != m.View().Slot() {
+				continue
+			}
+			if d.Node == b.id || d.Slot >= end {
+				t.Errorf("drawn though it is silent, or after the end in slot %d: %+v", end, d)
+			}
+			if at := string(d.Node) + d.Root.KeyString(); asked[at] {
+				t.Errorf("drawn twice: %+v", d)
+			} else {
+				asked[at] = true
+			}
+		}
 		m.answerAll("n3")
 		a.report()
 		m.nextSlot()
@@ -288,6 +315,70 @@ func TestWhatIsDrawnCounts(t *testing.T) {
 	}
 	if n, _ := m.View().Node(a.id); n.Faults != 0 {
 		t.Errorf("faults of who answered all: %d", n.Faults)
+	}
+}
+
+// TestADrawOfAnEndedGenerationIsVoid: who begins anew while it is asked answers for
+// nothing of before, and what is dead of it is never asked for (spec §3.10, §3.11).
+func TestADrawOfAnEndedGenerationIsVoid(t *testing.T) {
+	m, a, b := newDrawn(t, nil)
+	asked := func(n *testNode) (out []Draw) {
+		for _, d := range m.open() {
+			if d.Node == n.id {
+				out = append(out, d)
+			}
+		}
+		return out
+	}
+	m.nextSlot()
+	for len(asked(a)) == 0 {
+		m.answerAll("n3")
+		a.report()
+		b.report()
+		m.nextSlot()
+	}
+	was := asked(a)
+	r, rec, files := a.recovery("g") // and f is lost
+	if _, err := m.submit("n1", Msg{Work: &mpow.Msg{Recover: &r}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.page(rec, 0, files...); err != nil {
+		t.Fatal(err)
+	}
+	a.report()
+	b.report()
+	for _, d := range m.open() {
+		if d.Node == b.id {
+			if _, err := m.submit("n3", Msg{Work: m.right(d)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	punished, _ := m.View().Node(a.id)
+	m.nextSlot()
+	if n, _ := m.View().Node(a.id); n.Faults != 0 || n.PunishedUntil != punished.PunishedUntil || len(m.View().Replicas(a.id)) != 2 {
+		t.Errorf("faults %d, punished until %d, was %d; listed for %+v", n.Faults, n.PunishedUntil, punished.PunishedUntil, m.View().Replicas(a.id))
+	}
+	for _, d := range m.View().Draws() {
+		if d.Slot == was[0].Slot && d.Node == a.id && d.State != "void" {
+			t.Errorf("%+v, want it void", d)
+		}
+	}
+	live := 0
+	for range 12 {
+		for _, d := range asked(a) {
+			if d.Root.Equals(testRoot(t, "f")) {
+				t.Errorf("asked for what is dead: %+v", d)
+			}
+			live++
+		}
+		m.answerAll("n3")
+		a.report()
+		b.report()
+		m.nextSlot()
+	}
+	if live == 0 {
+		t.Error("never asked again: the test asks nothing")
 	}
 }
 

@@ -83,7 +83,7 @@ func TestALongerGraceRevivesNobody(t *testing.T) {
 		g.Params.Market.VestSlots = 20
 		g.Accounts = append(g.Accounts, GenesisAccount{testID(t, "validator"), 1000 * coin.LODE})
 	})
-	a := m.register("n1")
+	a, b := m.register("n1"), m.register("n2")
 	m.place("alice", "f", testSize, 60) // over by slot 8: its pay vests on
 	for m.View().Slot() < 9 {           // attested until 8, in grace at 9
 		m.nextSlot()
@@ -93,6 +93,7 @@ func TestALongerGraceRevivesNobody(t *testing.T) {
 			a.report()
 		}
 	}
+	m.register("n2") // it renews in time, under the grace of then
 	if _, err := m.submit("alice", proposal(Propose{Title: "longer", Params: []ParamChange{{"mpow.grace_slots", 100}}})); err != nil {
 		t.Fatal(err)
 	}
@@ -123,6 +124,10 @@ func TestALongerGraceRevivesNobody(t *testing.T) {
 	m.register("n1")
 	if n, _ = m.View().Node(a.id); n.Lapsed || n.Generation != 1 {
 		t.Errorf("registered again: %+v", n)
+	}
+	m.register("n2") // and again: the audit counts one end of it
+	if n, _ := m.View().Node(b.id); n.Generation != 0 {
+		t.Errorf("renewed: %+v", n)
 	}
 	a.files, a.bytes = mpow.LtHash{}, 0
 	for range 20 { // its pay has vested by then

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	mh "github.com/multiformats/go-multihash"
 
+	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/mpow"
 )
 
@@ -237,6 +239,34 @@ func TestReportsMissesAndPunishment(t *testing.T) { // spec §3.5, §3.7
 	n = e.node()
 	if n.Misses != 1 || n.PunishedUntil != 3+mpow.Slot(s.View().Params().Mpow.PunishSlots) || n.FileBytes != 1500 {
 		t.Fatalf("after a miss: %+v", n)
+	}
+}
+
+// What is above FreeReport bytes of a slot's first report pays by the byte, and
+// nothing else of it does (spec §2.2).
+func TestALongReportPaysForWhatIsAbove(t *testing.T) {
+	s := testSolo(t, SoloConfig{})
+	e := newTwin(t, s, "bob")
+	s.Block()
+	e.register()
+	inSlot(s, 1)
+	var files []mpow.File
+	for i := range 250 {
+		files = append(files, testFile(fmt.Sprint("f", i), 1))
+	}
+	signed, err := e.honest(files, nil).Sign(e.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := Sign(testKey(t, "bob"), Body{ChainID: s.View().ChainID(), Sender: e.id, Fee: coin.LODE, Msg: Msg{Work: &mpow.Msg{Report: &signed}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, free := s.View().Params().Fees, s.View().Account(e.id).Free
+	want := p.Byte * coin.Amount(uint64(len(tx))-p.FreeReport)
+	res, err := s.SubmitTx(t.Context(), tx)
+	if err != nil || uint64(len(tx)) <= p.FreeReport || res.Fee != want || s.View().Account(e.id).Free != free-want {
+		t.Errorf("%d bytes paid %v, want %v; %v", len(tx), res.Fee, want, err)
 	}
 }
 

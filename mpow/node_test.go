@@ -122,7 +122,7 @@ func TestOnlyTheSameEnclaveRenews(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base.Seq, base.FileBytes = 7, 1000
+	base.Seq, base.FileBytes, base.Group = 7, 1000, "an owner"
 	for _, row := range []struct {
 		name  string
 		mend  func(n *mpow.Node)
@@ -142,7 +142,7 @@ func TestOnlyTheSameEnclaveRenews(t *testing.T) {
 		row.mend(&n)
 		got, err := p.Admit(&n, testAccount, r, now)
 		p = saved
-		if err != nil || got.Lapsed || got.AttestedUntil != 3+mpow.Slot(p.AttestationSlots) || got.PunishedUntil != row.until {
+		if err != nil || got.Lapsed || got.AttestedUntil != 3+mpow.Slot(p.AttestationSlots) || got.PunishedUntil != row.until || got.Group != base.Group {
 			t.Errorf("%s: %+v, %v", row.name, got, err)
 		}
 		if (got.Generation == n.Generation+1) != row.anew || (got.Seq == 0) != row.anew || (got.FileBytes == 0) != row.anew {

@@ -47,6 +47,7 @@ func signPage(t testing.TB, b mpow.PageBody) mpow.Page {
 func TestRecoverRefusesEachCorruption(t *testing.T) {
 	p := params(t)
 	base := node(t, p, file("a", 1000))
+	base.Group = "an owner"
 	for _, row := range []struct {
 		name string
 		mend func(b *mpow.Recovery, n *mpow.Node, r *mpow.Recover, now *mpow.Context)
@@ -88,9 +89,23 @@ func TestRecoverRefusesEachCorruption(t *testing.T) {
 			continue
 		}
 		if err != nil || got.Generation != 1 || got.FileBytes != 0 || got.Seq != 0 || got.Last != r.Hash() || got.PunishedUntil != 6+mpow.Slot(p.PunishSlots) ||
-			got.Recovering == nil || got.Reports != n.Reports || got.SRDBytes != 0 {
+			got.Recovering == nil || got.Reports != n.Reports || got.SRDBytes != 0 || got.Group != n.Group {
 			t.Errorf("%s: %+v, %v", row.name, got, err)
 		}
+	}
+}
+
+// A punishment that is longer than a new one stands, as when a vote has lowered it
+// (spec §3.7, §3.10).
+func TestPunishmentsAreNotShortened(t *testing.T) {
+	p := params(t)
+	n := node(t, p, file("a", 1000))
+	n.PunishedUntil = 50
+	if got, err := p.Recover(n, signRecovery(t, recovery(n, 6)), at(p, 6)); err != nil || got.PunishedUntil != 50 {
+		t.Errorf("a recovery: until %d, %v", got.PunishedUntil, err)
+	}
+	if got, c, err := p.Accept(n, sign(t, report(n, 9)), at(p, 9)); err != nil || c.Missed != 3 || got.PunishedUntil != 50 {
+		t.Errorf("a miss: until %d, %+v, %v", got.PunishedUntil, c, err)
 	}
 }
 
