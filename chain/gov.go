@@ -60,7 +60,7 @@ const (
 
 // Bounds of governance, whatever the params say (spec §8.1).
 const (
-	MaxOpen         = 16  // proposals under vote at a time
+	MaxOpen         = 16  // proposals under vote at a time, the last of them an emergency that a validator proposes
 	MaxTitle        = 200 // bytes
 	MaxParamChanges = 32  // of one proposal
 	MaxUpgradeName  = 64  // bytes
@@ -135,10 +135,8 @@ func (m Propose) check() error {
 	if n := len(m.Title); n < 1 || n > MaxTitle {
 		return refuse(CodeSize, "propose: a title of %d bytes, want 1 to %d", n, MaxTitle)
 	}
-	for _, r := range m.Title {
-		if r == utf8.RuneError || unicode.IsControl(r) {
-			return refuse(CodeEncoding, "propose: title %q: want one line of text", m.Title)
-		}
+	if !oneLine(m.Title) {
+		return refuse(CodeEncoding, "propose: title %q: want one line of text", m.Title)
 	}
 	n := 0
 	for _, set := range []bool{len(m.Params) > 0, m.Upgrade != nil, m.CancelUpgrade, m.Enclaves != nil, m.Emergency != nil} {
@@ -162,16 +160,32 @@ func (m Propose) check() error {
 	return nil
 }
 
+// oneLine reports whether text reads as it is where people see it: no line ends,
+// no controls of a terminal, nothing that turns what follows around.
+func oneLine(text string) bool {
+	for _, r := range text {
+		if r == utf8.RuneError || !unicode.IsGraphic(r) {
+			return false
+		}
+	}
+	return true
+}
+
 // propose opens a vote (spec §8.1).
 func (s *state) propose(sender peer.ID, m Propose) error {
 	if err := m.check(); err != nil {
 		return err
 	}
 	g := governing.must(s, all)
-	if len(g.Open) >= MaxOpen {
-		return refuse(CodeRefused, "propose %q: %d proposals are under vote, at most %d: wait until one closes", m.Title, len(g.Open), MaxOpen)
-	}
 	era := uint64(s.era())
+	switch powerful := exposures.must(s, both[uint64, peer.ID]{era, sender}).Power > 0; {
+	case len(g.Open) >= MaxOpen:
+		return refuse(CodeRefused, "propose %q: %d proposals are under vote, at most %d: wait until one closes", m.Title, len(g.Open), MaxOpen)
+	case len(g.Open) == MaxOpen-1 && (m.Emergency == nil || !powerful):
+		// Deposits come back: else who has enough of them could keep the validators from acting.
+		return refuse(CodeRefused, "propose %q: %d proposals are under vote, and the last of %d places is for an emergency that a validator proposes: wait until one closes",
+			m.Title, len(g.Open), MaxOpen)
+	}
 	slot := s.params.Mpow.SlotBlocks
 	p := Proposal{
 		ID: g.Last + 1, Proposer: sender, Deposit: s.params.GovDeposit, Opened: s.height, Era: era, State: StateOpen,
@@ -180,7 +194,7 @@ func (s *state) propose(sender peer.ID, m Propose) error {
 	if p.Enacts = s.nextEra(p.Closes + int64(s.params.EnactSlots)*slot); m.Emergency != nil {
 		p.Enacts = s.height // as soon as it is won
 	}
-	if err := s.feasible(p); err != nil {
+	if err := s.feasible(p, p.Enacts); err != nil {
 		return fmt.Errorf("propose %q: %w", m.Title, err)
 	}
 	if err := s.hold(sender, potDeposits, p.Deposit); err != nil {
@@ -200,17 +214,21 @@ func (s *state) nextEra(height int64) int64 {
 	return (height + era - 1) / era * era
 }
 
-// feasible returns why p could not take effect if all else stayed as it is.
-func (s *state) feasible(p Proposal) error {
+// feasible returns why p could not take effect at a height if all else stayed as
+// it is.
+func (s *state) feasible(p Proposal, at int64) error {
 	switch m := p.Asks; {
 	case len(m.Params) > 0:
 		_, err := s.amended(m.Params)
 		return err
 	case m.Upgrade != nil:
-		return s.plannable(*m.Upgrade, p.Enacts)
+		return s.plannable(*m.Upgrade, at)
 	case m.CancelUpgrade:
-		if s.protocol().Plan == nil {
+		switch plan := s.protocol().Plan; {
+		case plan == nil:
 			return refuse(CodeAbsent, "no upgrade is planned")
+		case plan.Height <= at:
+			return refuse(CodeRefused, "upgrade %q comes at height %d, and taking it back could take effect at %d: install that release", plan.Name, plan.Height, at)
 		}
 	case m.Enclaves != nil && m.Enclaves.Allow != nil:
 		if !denials.has(s, m.Enclaves.Allow.String()) {
@@ -218,8 +236,8 @@ func (s *state) feasible(p Proposal) error {
 		}
 	case m.Enclaves != nil && m.Enclaves.Measurement != nil:
 		if b := m.Enclaves.Measurement; !measurements.has(s, b.MRENCLAVE) {
-			if err := b.At(p.Enacts); err != nil {
-				return refuse(CodeRefused, "%v, before it would count at %d", err, p.Enacts)
+			if err := b.At(at); err != nil {
+				return refuse(CodeRefused, "%v, before it would count at %d", err, at)
 			}
 		}
 	}
@@ -275,25 +293,6 @@ func (s *state) keepDecided() int64 {
 	return int64(s.params.Stake.HistoryEras) * s.params.EraSlots * s.params.Mpow.SlotBlocks
 }
 
-// forgetBallots removes a batch of the votes on a closed proposal and reports
-// whether none is left.
-func (s *state) forgetBallots(id uint64) bool {
-	n, part := 0, numberKey.put(nil, id)
-	ballots.under(s, part, func(k both[uint64, peer.ID], _ ballot) bool {
-		if n++; n <= s.params.Batch {
-			ballots.del(s, k)
-		}
-		return n <= s.params.Batch
-	})
-	takenBack.under(s, part, func(k both[uint64, peer.ID], _ uint64) bool {
-		if n++; n <= s.params.Batch {
-			takenBack.del(s, k)
-		}
-		return n <= s.params.Batch
-	})
-	return n <= s.params.Batch
-}
-
 // closeVote decides p and gives the deposit back, unless it was vetoed.
 func (s *state) closeVote(p Proposal) {
 	g := governing.must(s, all)
@@ -342,7 +341,7 @@ func (s *state) enact() {
 
 // enactOne makes the change that p asks for, or says why it no longer can.
 func (s *state) enactOne(p Proposal) Proposal {
-	if err := s.feasible(p); err != nil {
+	if err := s.feasible(p, s.height); err != nil { // which may be later than was to be
 		_, p.Why = codeOf(err)
 		p.State = StateFailed
 		return p

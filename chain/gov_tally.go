@@ -110,6 +110,8 @@ func (s *state) vote(sender peer.ID, m Vote) error {
 		return refuse(CodeAbsent, "vote: there is no proposal %d", m.Proposal)
 	case p.State != StateOpen:
 		return refuse(CodeRefused, "vote: proposal %d is %s, not open", m.Proposal, p.State)
+	case s.height >= p.Closes: // more votes closed than a block counts
+		return refuse(CodeRefused, "vote: proposal %d closed at height %d and is about to be counted", m.Proposal, p.Closes)
 	case p.Tally.of(m.Choice) == nil:
 		return refuse(CodeRefused, "vote: %q: want yes, no, veto or abstain", m.Choice)
 	}
@@ -163,6 +165,25 @@ func (s *state) weigh(p *Proposal, who peer.ID) uint64 {
 	return weight
 }
 
+// forgetBallots removes a batch of the votes on a closed proposal and reports
+// whether none is left.
+func (s *state) forgetBallots(id uint64) bool {
+	n, part := 0, numberKey.put(nil, id)
+	ballots.under(s, part, func(k both[uint64, peer.ID], _ ballot) bool {
+		if n++; n <= s.params.Batch {
+			ballots.del(s, k)
+		}
+		return n <= s.params.Batch
+	})
+	takenBack.under(s, part, func(k both[uint64, peer.ID], _ uint64) bool {
+		if n++; n <= s.params.Batch {
+			takenBack.del(s, k)
+		}
+		return n <= s.params.Batch
+	})
+	return n <= s.params.Batch
+}
+
 // less returns a − b, at least zero: a slash may have shrunk what was counted.
 func less(a, b uint64) uint64 { return a - min(a, b) }
 
@@ -188,6 +209,9 @@ func checkGov(s source) error {
 		})
 		if sum != p.Tally {
 			return fmt.Errorf("proposal %d counts %+v, its votes are %+v (spec §9.4)", id, p.Tally, sum)
+		}
+		if voted := sum.Yes + sum.No + sum.Veto + sum.Abstain; voted > sum.Total {
+			return fmt.Errorf("proposal %d counts votes of %d, there are %d (spec §8.1)", id, voted, sum.Total)
 		}
 	}
 	return nil

@@ -65,6 +65,11 @@ func TestProposeRefusesEachCorruption(t *testing.T) { // spec §8.1, §1.5, §3.
 		{"simulated on", func(p *Propose) { p.Params = []ParamChange{{"mpow.allow_simulated", 1}} }, CodeRefused, "never on"},
 		{"33 params", func(p *Propose) { p.Params = make([]ParamChange, 33) }, CodeSize, "33 params"},
 		{"unnamed upgrade", func(p *Propose) { p.Upgrade = &Upgrade{"", 2, 1000} }, CodeSize, "0 bytes"},
+		{"an upgrade's name of two lines", func(p *Propose) { p.Upgrade = &Upgrade{"two\nthree", 2, 1000} }, CodeEncoding, "one line"},
+		{"an upgrade's name that moves the cursor", func(p *Propose) { p.Upgrade = &Upgrade{"two\x1b[2J", 2, 1000} }, CodeEncoding, "one line"},
+		{"a title with another kind of line's end", func(p *Propose) { byteFee(p); p.Title = "a\u2028b" }, CodeEncoding, "one line"},
+		{"a title that is read backwards", func(p *Propose) { byteFee(p); p.Title = "on\u202eoff" }, CodeEncoding, "one line"},
+		{"a title that is no text", func(p *Propose) { byteFee(p); p.Title = "a\xff" }, CodeEncoding, "one line"},
 		{"version left out", func(p *Propose) { p.Upgrade = &Upgrade{"three", 3, 1000} }, CodeRefused, "version 3"},
 		{"upgrade too soon", func(p *Propose) { p.Upgrade = &Upgrade{"two", 2, 24} }, CodeRefused, "at height 24"},
 		{"nothing to cancel", func(p *Propose) { p.CancelUpgrade = true }, CodeAbsent, "no upgrade"},
@@ -316,16 +321,119 @@ func TestAVetoBurnsTheDeposit(t *testing.T) { // spec §8.1
 	}
 }
 
+// Who fills the list with proposals that cost nothing but a deposit for a while
+// cannot keep the validators from acting at once.
 func TestAtMostSixteenProposals(t *testing.T) { // spec §8.1
 	s := testState(t, 2)
-	for i := range MaxOpen {
-		if err := s.propose(testID(t, "alice"), Propose{Title: fmt.Sprint(i), Params: []ParamChange{{"batch", 9}}}); err != nil {
+	alice, validator := testID(t, "alice"), testID(t, "validator")
+	s.give(validator, 100*coin.LODE)
+	urgent := func(n byte) Propose { return Propose{Title: "forged", Emergency: &mpow.Denial{CPU: &mpow.Hash{n}}} }
+	for i := range MaxOpen - 1 {
+		if err := s.propose(alice, Propose{Title: fmt.Sprint(i), Params: []ParamChange{{"batch", 9}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.propose(testID(t, "alice"), Propose{Title: "17th", Params: []ParamChange{{"batch", 9}}}); err == nil || !strings.Contains(err.Error(), "16 proposals") {
-		t.Errorf("the seventeenth: %v", err)
+	for _, c := range []struct {
+		name string
+		who  peer.ID
+		what Propose
+		want string
+	}{
+		{"any change", alice, Propose{Title: "16th", Params: []ParamChange{{"batch", 9}}}, "15 proposals"},
+		{"a validator's change", validator, Propose{Title: "16th", Params: []ParamChange{{"batch", 9}}}, "15 proposals"},
+		{"anybody's emergency", alice, urgent(1), "emergency that a validator proposes"},
+		{"a validator's emergency", validator, urgent(1), ""},
+		{"a second one", validator, urgent(2), "16 proposals"},
+	} {
+		err := s.propose(c.who, c.what)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
 	}
+	if n := len(governing.must(s, all).Open); n != MaxOpen {
+		t.Errorf("%d are open, want %d", n, MaxOpen)
+	}
+}
+
+// Where more votes close than a block counts, those that wait are closed all the
+// same, and what wins so late takes effect by the height that it then is: a plan
+// for a height gone by would stop every node for good.
+func TestVotesThatAreCountedLate(t *testing.T) { // spec §8.1, §1.7
+	s := testState(t, 2)
+	s.params.Batch = 1
+	var last Proposal
+	for i := range MaxOpen - 1 {
+		m := Propose{Title: fmt.Sprint(i), Params: []ParamChange{{"fees.byte", 9}}}
+		if i == MaxOpen-2 {
+			m = Propose{Title: "two", Upgrade: &Upgrade{"two", 2, s.nextEra(s.height+4*4) + 1}}
+		}
+		if err := s.propose(testID(t, "alice"), m); err != nil {
+			t.Fatal(err)
+		}
+		last = proposals.must(s, uint64(i+1))
+	}
+	if err := s.gov(testID(t, "validator"), &Gov{Vote: &Vote{last.ID, Yes}}); err != nil {
+		t.Fatal(err)
+	}
+	for s.height++; s.height < last.Enacts+30; s.height++ {
+		if s.params.startsEra(s.height) {
+			s.enact()
+		}
+		s.dueVotes()
+		if p := proposals.must(s, last.ID); s.height >= last.Closes && p.State == StateOpen {
+			if err := s.gov(testID(t, "validator"), &Gov{Vote: &Vote{last.ID, No}}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("closed at height %d", last.Closes)) {
+				t.Fatalf("height %d: a vote after the end: %v", s.height, err)
+			}
+		}
+		if plan := s.protocol().Plan; plan != nil && plan.Height <= s.height {
+			t.Fatalf("height %d: an upgrade is planned for %d", s.height, plan.Height)
+		}
+	}
+	if p := proposals.must(s, last.ID); p.Closes <= last.Enacts || p.State != StateFailed || !strings.Contains(p.Why, "at height 25") {
+		t.Errorf("%+v, want it closed after %d, and failed", p, last.Enacts)
+	}
+}
+
+// Stake that moves on counts once: with whom it stood when the proposal opened.
+func TestMovedStakeVotesOnce(t *testing.T) { // spec §8.1
+	s := testState(t, 1)
+	v, w, g := testID(t, "v"), testID(t, "w"), testID(t, "g")
+	era := uint64(s.era())
+	s.setExposure(era, gpos.Exposure{Account: v, Own: 60, Total: 100, Others: []gpos.Edge{{Account: g, Amount: 40}}})
+	s.setExposure(era, gpos.Exposure{Account: w, Own: 50, Total: 50})
+	back := func(who peer.ID) {
+		st := stakes.must(s, g)
+		st.Edges = []gpos.Edge{{Account: who, Amount: 40}}
+		stakes.set(s, g, st)
+	}
+	back(v)
+	if err := s.propose(testID(t, "alice"), Propose{Title: "t", Params: []ParamChange{{"batch", 9}}}); err != nil {
+		t.Fatal(err)
+	}
+	total := proposals.must(s, 1).Tally.Total
+	say := func(who peer.ID, c Choice, want Tally) {
+		t.Helper()
+		err := s.gov(who, &Gov{Vote: &Vote{1, c}})
+		want.Total = total
+		if got := proposals.must(s, 1).Tally; got != want {
+			t.Errorf("%+v, %v; want %+v", got, err, want)
+		}
+		if err := checkGov(s); err != nil {
+			t.Error(err)
+		}
+	}
+	say(v, Yes, Tally{Yes: 100})
+	back(w) // it left v before it voted: no vote of its own, and none with w
+	say(g, No, Tally{Yes: 100})
+	say(w, No, Tally{Yes: 100, No: 50})
+	back(v) // and back: out of v's
+	say(g, No, Tally{Yes: 60, No: 90})
+	back(w) // after its vote: counted as it was, once
+	say(g, Abstain, Tally{Yes: 60, No: 50, Abstain: 40})
+	say(w, Abstain, Tally{Yes: 60, Abstain: 90})
+	next := era + 1 // what an election makes of it later changes nothing
+	s.setExposure(next, gpos.Exposure{Account: w, Own: 50, Total: 90, Others: []gpos.Edge{{Account: g, Amount: 40}}})
+	say(w, No, Tally{Yes: 60, No: 50, Abstain: 40})
 }
 
 func TestAnEmergencyDeniesAtOnceAndForAWhile(t *testing.T) { // spec §8.1, §3.2

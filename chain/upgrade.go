@@ -46,6 +46,8 @@ func (s *state) plannable(u Upgrade, enacts int64) error {
 	switch now := s.protocol(); {
 	case len(u.Name) < 1 || len(u.Name) > MaxUpgradeName:
 		return refuse(CodeSize, "upgrade: a name of %d bytes, want 1 to %d", len(u.Name), MaxUpgradeName)
+	case !oneLine(u.Name):
+		return refuse(CodeEncoding, "upgrade: name %q: want one line of text", u.Name)
 	case u.Version != now.Version+1:
 		return refuse(CodeRefused, "upgrade %q: to protocol version %d, the chain follows %d: versions come one after the other", u.Name, u.Version, now.Version)
 	case u.Height <= enacts:

@@ -107,6 +107,58 @@ func TestAnUpgradeCanBeCancelled(t *testing.T) { // spec §8.1
 	}
 }
 
+// Who would take a plan back too late is told so before the deposit is held, and
+// one that loses the race by a block finds nothing to take back.
+func TestAnUpgradeIsCancelledTooLate(t *testing.T) { // spec §8.1
+	g := upgradeGenesis(t)
+	app, err := OpenApp(AppConfig{Genesis: g, Audit: true, Protocol: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeApp(t, app)
+	s, err := NewSolo(SoloConfig{App: app, Key: testKey(t, "validator")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := func(m Propose) Proposal {
+		t.Helper()
+		submit(t, s, proposal(m))
+		all := s.View().Proposals()
+		id := all[len(all)-1].ID
+		submit(t, s, word(id, Yes))
+		p, _ := s.View().Proposal(id)
+		return p
+	}
+	plan := pass(Propose{Title: "two", Upgrade: &Upgrade{"two", 2, 60}})
+	until(t, s, plan.Enacts)
+	if _, plan := s.View().Protocol(); plan == nil {
+		t.Fatal("nothing is planned")
+	}
+	cancel := pass(Propose{Title: "in time, as it seems", CancelUpgrade: true})
+	if cancel.Enacts != 48 {
+		t.Fatalf("enacted at %d, want 48", cancel.Enacts)
+	}
+	sooner := pass(Propose{Title: "sooner", Upgrade: &Upgrade{"two", 2, 60}})
+	if sooner.Enacts != 48 {
+		t.Fatalf("enacted at %d, want 48", sooner.Enacts)
+	}
+	until(t, s, 48) // both in one block, in order of id: taken back, and planned anew
+	if c, _ := s.View().Proposal(cancel.ID); c.State != StateEnacted {
+		t.Errorf("%+v, want it enacted", c)
+	}
+	if _, plan := s.View().Protocol(); plan == nil || plan.Height != 60 {
+		t.Fatalf("plan %+v, want height 60", plan)
+	}
+	_, err = s.Submit(context.Background(), proposal(Propose{Title: "too late", CancelUpgrade: true}))
+	if e := asError(t, err); e == nil || e.Code != CodeRefused || !strings.Contains(e.Text, `upgrade "two" comes at height 60, and taking it back could take effect at 72`) {
+		t.Errorf("too late: %v", err)
+	}
+	until(t, s, 61)
+	if version, plan := s.View().Protocol(); version != 2 || plan != nil {
+		t.Errorf("version %d, plan %v", version, plan)
+	}
+}
+
 func TestANewBuildRunsTheOldRulesBefore(t *testing.T) { // spec §8.1: who upgrades early agrees with all others
 	g := upgradeGenesis(t)
 	var apps []*App
