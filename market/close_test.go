@@ -146,6 +146,22 @@ func TestVisitBeforeItIsDueChangesNothing(t *testing.T) { // spec §5.2
 			t.Errorf("height %d: %+v", height, w.last)
 		}
 	}
+	w.height = 22
+	w.must(w.prove("n1", 1<<20))
+	for _, state := range []market.State{market.Live, market.Expired} {
+		if w.height = w.p.Due(w.file) - 1; w.file.State != state {
+			t.Fatalf("state %v, want %v", w.file.State, state)
+		}
+		w.visit()
+		if w.file.State != state || w.last.Ended || w.last.Closed {
+			t.Errorf("a %v file changes a block before it is due: %+v", state, w.last)
+		}
+		w.height++
+		w.visit()
+	}
+	if w.file.State != market.None {
+		t.Errorf("state %v when all is over", w.file.State)
+	}
 	if w.p.Due(market.File{}) != 0 {
 		t.Error("no file is due")
 	}

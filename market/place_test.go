@@ -3,6 +3,7 @@ package market_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,9 @@ func TestPlaceRefuses(t *testing.T) { // spec §5.1: nothing moves
 		want   string // in the error; empty: accepted
 	}{
 		{name: "valid"},
+		{name: "the largest", change: func(m *market.Place) { m.Size = 32 << 30 }},
+		{name: "the shortest", change: func(m *market.Place) { m.Blocks = 60 }},
+		{name: "the longest", change: func(m *market.Place) { m.Blocks = 2400 }},
 		{name: "too large", change: func(m *market.Place) { m.Size = 32<<30 + 1 }, want: "size"},
 		{name: "too short", change: func(m *market.Place) { m.Blocks = 59 }, want: "length"},
 		{name: "too long", change: func(m *market.Place) { m.Blocks = 2401 }, want: "length"},
@@ -250,6 +254,42 @@ func TestReorderOfAnExpiredFileRunsFromNow(t *testing.T) { // spec §5.5
 	w.must(w.place("user", 4<<20, 60, 0))
 	if w.file.State != market.Live || w.file.Expiry != 180 || w.file.Replicas[0].Seat == nil {
 		t.Errorf("state %v, expiry %d, seat %v, want live until 180 with the holder seated", w.file.State, w.file.Expiry, w.file.Replicas[0].Seat)
+	}
+}
+
+// An order that comes when the time is over and the queue has not looked yet runs
+// from now all the same, and its places are given anew: who is silent has none,
+// and nobody is paid for the days between. Spec §1.7, §5.5.
+func TestReorderBeforeALateQueueGivesPlacesAnew(t *testing.T) {
+	w := newWorld(t)
+	w.p.PaidReplicas = 1
+	w.must(w.place("user", 1<<20, 60, 1_000_000))
+	w.must(w.prove("n1", 1<<20))
+	w.must(w.prove("n2", 1<<20))
+	for range 3 {
+		w.nextSlot()
+		w.report("n1")
+		w.report("n2")
+	}
+	if w.file.Expiry != 100 || w.height != 81 {
+		t.Fatalf("expiry %d at height %d", w.file.Expiry, w.height)
+	}
+	for w.height < 121 { // reports go on, the queue does not come
+		w.height += w.p.SlotBlocks
+		w.report("n1")
+		w.report("n2")
+	}
+	w.told = nil
+	w.must(w.place("user", 1<<20, 60, 0))
+	want := []market.Seating{
+		{Node: who("n1"), Owner: who("n1"), Why: "the order expired"},
+		{Node: who("n1"), Owner: who("n1"), Gained: true},
+	}
+	if !slices.Equal(w.told, want) {
+		t.Errorf("told %+v, want %+v", w.told, want)
+	}
+	if r := w.file.Replicas[0]; w.file.Expiry != 200 || r.Seat.Given != 6 || r.Earned != 0 {
+		t.Errorf("expiry %d, holder %+v with %+v; want 181 rounded up, a place of slot 6", w.file.Expiry, r, r.Seat)
 	}
 }
 

@@ -183,6 +183,34 @@ func TestAFullQueueDisplacesTheLongestSilent(t *testing.T) { // spec §5.4
 	}
 }
 
+// Of several that have been silent long enough the longest goes, wherever in the
+// queue it stands. Spec §5.4.
+func TestTheLongestSilentGoesFirst(t *testing.T) {
+	for name, last := range map[string][3]uint64{"first": {1, 2, 3}, "in the middle": {2, 1, 3}, "last": {3, 2, 1}} {
+		w := newWorld(t)
+		w.p.MaxReplicas, w.p.PaidReplicas = 3, 2
+		w.must(w.place("user", 1<<20, 2400, 0))
+		nodes := []string{"n1", "n2", "n3"}
+		for _, n := range nodes {
+			w.must(w.prove(n, 1<<20))
+		}
+		w.height = 12*w.p.SlotBlocks + 1
+		longest := ""
+		for i, n := range nodes {
+			st := w.nodes[who(n)]
+			st.Last = last[i]
+			w.nodes[who(n)] = st
+			if last[i] == 1 {
+				longest = n
+			}
+		}
+		w.must(w.prove("n4", 1<<20))
+		if got := w.last.Removed; len(got) != 1 || got[0].Replica.Node != who(longest) {
+			t.Errorf("%s: removed %+v, want %s", name, got, longest)
+		}
+	}
+}
+
 func TestADroppedReplicaForfeitsItsUnvestedPay(t *testing.T) { // spec §4.6
 	w := newWorld(t)
 	w.p.PaidReplicas = 1

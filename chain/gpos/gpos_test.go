@@ -177,6 +177,8 @@ func TestParams(t *testing.T) { // spec §1.5
 		{"history_eras", func(p *gpos.Params) { p.HistoryEras = 0 }},
 		{"power_unit", func(p *gpos.Params) { p.PowerUnit = 0 }},
 		{"min_bond", func(p *gpos.Params) { p.MinBond = 0 }},
+		{"max_guarantors", func(p *gpos.Params) { p.MaxGuarantors = 0 }},
+		{"max_guarantors", func(p *gpos.Params) { p.MaxGuarantors = 257 }},
 		{"down_window", func(p *gpos.Params) { p.DownWindow = 1 }},
 		{"down_slash", func(p *gpos.Params) { p.DownSlash = 1_000_001 }},
 		{"min_slash", func(p *gpos.Params) { p.MinSlash = 1_000_001 }},
