@@ -164,7 +164,7 @@ func (s *state) tell(root cid.Cid, f market.File, e market.Effects) {
 // checkOrders returns the money that the records of orders hold, which is what
 // is in the pot of orders, and the first breach of spec §9.2 and §9.6.
 func checkOrders(s *state) (sum coin.Amount, err error) {
-	listed, due, payers := 0, map[cid.Cid]int{}, 0
+	listed, due, payers, running := 0, map[cid.Cid]int{}, 0, uint64(0)
 	power, bonuses := map[cid.Cid]uint64{}, map[peer.ID]uint64{}
 	poweredFiles.rows.each(s, func(k both[uint64, cid.Cid], _ struct{}) bool {
 		power[k.B] += k.A // a file that stands there twice has the wrong sum
@@ -179,6 +179,9 @@ func checkOrders(s *state) (sum coin.Amount, err error) {
 	files.each(s, func(root cid.Cid, f market.File) bool {
 		sum = mustAdd(sum, f.Held())
 		listed, payers = listed+len(f.Replicas), payers+len(f.Payments)
+		if f.State != market.Pending {
+			running++
+		}
 		for _, r := range f.Replicas {
 			if _, ok := s.replica(r.Node, root); !ok && err == nil {
 				err = fmt.Errorf("file %v lists node %v, the index does not", root, r.Node)
@@ -217,6 +220,9 @@ func checkOrders(s *state) (sum coin.Amount, err error) {
 	}
 	if err == nil && c != (capacity{}) {
 		err = fmt.Errorf("the capacity of all nodes is %+v more than the sum of theirs (spec §9.4)", c)
+	}
+	if n := s.prices().Files; err == nil && n != running {
+		err = fmt.Errorf("prices go by %d live files, there are %d (spec §5.6, §9.4)", n, running)
 	}
 	purses.each(s, func(_ peer.ID, b market.Purse) bool {
 		sum = mustAdd(sum, b.Vest.Sum())

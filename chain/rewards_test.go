@@ -53,6 +53,92 @@ func TestACandidateEarnsByItsStakeAlone(t *testing.T) {
 	}
 }
 
+// TestPointsAreTwentyABlockAndOneACommit, whoever misses a commit or has another
+// make its block, and the authors' share goes by them. Spec §4.4.
+func TestPointsAreTwentyABlockAndOneACommit(t *testing.T) {
+	c := newEraChain(t, eraGenesis(t, 4))
+	for _, name := range four {
+		c.works[testID(t, name)] = unit
+	}
+	c.to(1)
+	want := map[string]uint64{}
+	for _, name := range four {
+		want[name] = 12 // an era has twelve commits, and none is missed so far
+	}
+	rng := rand.New(rand.NewPCG(4, 9))
+	for range 12 {
+		missing := four[rng.IntN(4)]
+		c.absent = map[string]bool{consPub(t, missing): true}
+		want[missing]--
+		first := "" // who makes blocks here: the first key that is there
+		for _, name := range four {
+			if name != missing && (first == "" || consPub(t, name) < consPub(t, first)) {
+				first = name
+			}
+		}
+		want[first] += 20
+		c.block()
+	}
+	c.absent = map[string]bool{}
+	c.block()
+	e, _ := earned.get(c.s, 2)
+	sum := uint64(0)
+	for _, name := range four {
+		got := points(c.s, c.s.params, 2, testID(t, name))
+		if got != want[name] {
+			t.Errorf("%s made %d points, want %d", name, got, want[name])
+		}
+		sum += want[name]
+	}
+	if e.Points != sum || sum != 12*20+3*12 {
+		t.Errorf("%d points in all, want %d", e.Points, sum)
+	}
+	for _, name := range four {
+		before := c.stakeOf(name).Active
+		c.must(name, gpos.Msg{Payout: &gpos.Payout{Account: testID(t, name), Era: 2}})
+		if got, want := c.stakeOf(name).Active-before, e.Authoring.Part(want[name], sum)+e.Staking.Part(1, 4); got != want {
+			t.Errorf("%s got %d, want %d", name, uint64(got), uint64(want))
+		}
+	}
+}
+
+// TestARewardFindsWhoHasLeft: it compounds where there is a bond, be it only
+// unlocking, and is free money where there is none. Spec §4.4.
+func TestARewardFindsWhoHasLeft(t *testing.T) {
+	c := newEraChain(t, eraGenesis(t, 4, "stays", "leaves", "left"))
+	for _, name := range four {
+		c.works[testID(t, name)] = unit
+	}
+	v1 := testID(t, "v1")
+	c.must("v1", c.validateMsg("v1", 1_000_000))
+	c.to(1)
+	for _, name := range []string{"stays", "leaves", "left"} {
+		c.must(name, bondMsg(2_000_000))
+		c.must(name, gpos.Msg{Guarantee: &gpos.Guarantee{Target: v1, Amount: 2_000_000}})
+	}
+	c.to(2)
+	c.block() // era 3, whose exposure has all three
+	c.must("left", gpos.Msg{Chill: &gpos.Chill{}})
+	c.must("left", gpos.Msg{Unbond: &gpos.Unbond{Amount: 2_000_000}})
+	c.to(5)
+	c.must("leaves", gpos.Msg{Chill: &gpos.Chill{}})
+	c.must("leaves", gpos.Msg{Unbond: &gpos.Unbond{Amount: 2_000_000}})
+	c.block()
+	c.must("left", gpos.Msg{Withdraw: &gpos.Withdraw{}})
+	c.must("v1", gpos.Msg{Payout: &gpos.Payout{Account: v1, Era: 3}})
+	reward := c.stakeOf("stays").Active - 2_000_000
+	for name, want := range map[string][3]coin.Amount{
+		"stays":  {1000*coin.LODE - 2_000_000, 2_000_000 + reward, 0},
+		"leaves": {1000*coin.LODE - 2_000_000, reward, 2_000_000},
+		"left":   {1000*coin.LODE + reward, 0, 0},
+	} {
+		st := c.stakeOf(name)
+		if got := [3]coin.Amount{c.s.free(testID(t, name)), st.Active, st.Unbonding()}; got != want || reward == 0 {
+			t.Errorf("%s has %v free, active and unlocking, want %v", name, got, want)
+		}
+	}
+}
+
 // TestThePotIsItsSlowTwin lets money come into the staking pot, eras fail, and
 // payouts be claimed or forgotten, and says for each era what of the pot it pays,
 // as a list of parts: each intake in PotEras equal ones, what divides into none

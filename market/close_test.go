@@ -80,6 +80,9 @@ func TestRenewalFromThePrepayment(t *testing.T) { // spec §5.5
 	if w.file.Replicas[0].Seat == nil {
 		t.Error("the holder lost its place at the renewal")
 	}
+	if f := w.file; f.Staked != q.Amount().Part(72, 100) || f.Term != 60 {
+		t.Errorf("the stakers got %d for %d blocks, want %d for the 60 of the renewal alone", f.Staked, f.Term, q.Amount().Part(72, 100))
+	}
 	// The slot that begins at the renewal is paid by it, and every slot once.
 	if got, want := w.file.Rate.Parts, uint64(2*4+1); got != want {
 		t.Errorf("parts %d, want %d", got, want)
@@ -186,6 +189,72 @@ func TestALateQueueOverpaysNobody(t *testing.T) { // spec §1.7, §5.4: batches 
 	}
 	if got, want := late.file.Replicas[0].Vest.Sum(), exact.file.Replicas[0].Vest.Sum(); got != want || want == 0 {
 		t.Errorf("late %d, exact %d", got, want)
+	}
+}
+
+// A renewal by a queue that comes late runs from then, the last grain of a
+// prepayment buys it, and reports of slots after the expiry earn nothing of what
+// was paid for the time before. Spec §1.7, §5.4, §5.5.
+func TestALateRenewalRunsFromNow(t *testing.T) {
+	for name, left := range map[string]coin.Amount{"to the last grain": 0, "with a grain left": 1} {
+		w := newWorld(t)
+		w.must(w.place("user", 1<<20, 60, 1_000_000))
+		w.must(w.prove("n1", 1<<20))
+		q, err := w.p.Quote(w.prices, 1<<20, 60)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.must(w.prepay("user", q.Total+1))
+		w.prices.Key += 1 - left
+		w.height = 145 // slot 7; the expiry was 100, and no slot after the first was reported
+		w.nodes[who("n1")] = market.Standing{Reports: 3, Misses: 4, Last: 7}
+		w.visit()
+		f := w.file
+		if f.State != market.Live || f.Expiry != 220 || f.Replicas[0].Vest.Sum() != 0 {
+			t.Errorf("%s: state %v, expiry %d, holder %+v; want it live until 205 rounded up, and nothing earned", name, f.State, f.Expiry, f.Replicas[0])
+		}
+		if left > 0 && (f.Prepaid == nil || f.Prepaid.Amount != left) || left == 0 && f.Prepaid != nil {
+			t.Errorf("%s: prepaid %+v", name, f.Prepaid)
+		}
+	}
+}
+
+// TestVestIsItsSlowTwin keeps every grain with the slot in which it was earned,
+// and says what of it vested: what was earned in a window, from the end of the
+// next. Records of one node are added up on the way, as a purse's are. Spec §5.4.
+func TestVestIsItsSlowTwin(t *testing.T) {
+	rng := rand.New(rand.NewSource(54))
+	p := devParams(t)
+	for range 500 {
+		p.VestSlots = 1 + uint64(rng.Intn(9))
+		var vests [2]market.Vest
+		earned := map[uint64]coin.Amount{} // by slot
+		paid, slot := coin.Amount(0), uint64(rng.Intn(20))
+		for range 60 {
+			slot += uint64(rng.Intn(int(p.VestSlots) + 1))
+			window := p.Window(int64(slot) * p.SlotBlocks)
+			i, x := rng.Intn(2), coin.Amount(rng.Intn(1000))
+			vests[i] = vests[i].Add(market.Vest{Window: window, Now: x})
+			earned[slot] += x
+			if rng.Intn(5) == 0 {
+				vests[0], vests[1] = market.Vest{}, vests[0].Add(vests[1])
+			}
+			if rng.Intn(4) > 0 {
+				continue
+			}
+			vested := coin.Amount(0)
+			for s, y := range earned {
+				if (s/p.VestSlots+2)*p.VestSlots <= slot { // the window after that of s is over
+					vested += y
+				}
+			}
+			b, got, err := p.Pay(market.Purse{Vest: vests[0].Add(vests[1])}, int64(slot)*p.SlotBlocks)
+			if (err == nil) != (vested > paid) || got != vested-paid {
+				t.Fatalf("slot %d, windows of %d: %d is paid (%v), want %d", slot, p.VestSlots, got, err, vested-paid)
+			}
+			paid += got
+			vests[0], vests[1] = b.Vest, market.Vest{}
+		}
 	}
 }
 

@@ -140,6 +140,30 @@ func TestReplicasComeOfAge(t *testing.T) {
 	}
 }
 
+// One look of the power queue moves no more replicas than it is told, and comes
+// back for the others at once. Spec §5.7.
+func TestPowerMovesNoMoreThanItMay(t *testing.T) {
+	w := newWorld(t)
+	w.p.PowerBlocks, w.p.BonusPerGrain, w.powerLimit = 100, 1_000_000, 2
+	w.must(w.place("user", 1<<20, 300, 0))
+	for i := range 5 {
+		w.must(w.prove(fmt.Sprint("n", i), 1<<20))
+	}
+	from := w.height
+	for i, want := range []int{2, 4, 5, 5} {
+		w.at(from + 100 + int64(i))
+		have := 0
+		for _, x := range w.powers {
+			if x > 0 {
+				have++
+			}
+		}
+		if have != want || (w.file.PowerAt == 0) != (want == 5) {
+			t.Errorf("after %d blocks %d replicas have their bonus, want %d; the file waits at %d", i+1, have, want, w.file.PowerAt)
+		}
+	}
+}
+
 // TestABonusIsNeverMoreThanWasBought lists and drops replicas at random, pays
 // now and then, and moves power in small batches. However it goes, what all
 // replicas have together is never more than BonusPerGrain bytes for each grain
