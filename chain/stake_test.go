@@ -656,8 +656,14 @@ func TestEquivocationIsSlashedOnce(t *testing.T) {
 	if got := c.standing(four...); !slices.Equal(got, four[:3]) {
 		t.Errorf("set %v, want v4 jailed", got)
 	}
-	c.to(6)
-	c.equivocate("v4", at+1) // of era 3; what was bonded then may be gone since
+	c.block()
+	c.equivocate("v3", at) // of era 3, the last era in which that counts: the second of four
+	c.block()
+	if st := c.stakeOf("v3"); st.Active != 0 || st.JailedUntil != 6 {
+		t.Errorf("v3 %+v, want all of it lost", st)
+	}
+	c.to(5)
+	c.equivocate("v4", at+1) // what was bonded then may be gone since
 	c.block()
 	c.to(12)
 	c.equivocate("v4", at+1)
