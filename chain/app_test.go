@@ -123,7 +123,7 @@ func TestManyWaitForOneBlock(t *testing.T) {
 	}
 	for i := range 5 {
 		for _, c := range []*Solo{s, bob} {
-			_, err := c.wallet.submit(c.View, send(testID(t, "carol"), coin.Amount(i+1)), c.Enter)
+			_, err := c.wallet.submit(c.View, c.Queue, send(testID(t, "carol"), coin.Amount(i+1)), c.Enter)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -116,7 +116,7 @@ const (
 	CodeEncoding  uint32 = 1  // not a transaction, or not one message
 	CodeSignature uint32 = 2  // the sender did not sign these bytes
 	CodeChain     uint32 = 3  // signed for another chain
-	CodeStale     uint32 = 4  // nonce already used
+	CodeStale     uint32 = 4  // nonce already used, or to be used by another transaction that pays more
 	CodeFar       uint32 = 5  // nonce leaves a gap
 	CodeShort     uint32 = 6  // less money than needed
 	CodeSize      uint32 = 7  // too many bytes
@@ -125,6 +125,7 @@ const (
 	CodeReport    uint32 = 11 // a free report that is not due: other slot, second one, no node
 	CodeAbsent    uint32 = 12 // what is named does not exist
 	CodeStopped   uint32 = 13 // this node makes no blocks now; never in a block
+	CodeTaken     uint32 = 14 // another with this nonce waits at the node that was asked, and this one went nowhere; never in a block
 )
 
 // An Error is the chain's refusal, with a sentence that names the guilty value

@@ -9,6 +9,7 @@ import (
 
 	abci "github.com/cometbft/cometbft/abci/types"
 	"github.com/cometbft/cometbft/consensus"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // A Ledger is what CometBFT drives: an [App], or in tests one that fails on
@@ -20,6 +21,15 @@ type Ledger interface {
 	// Next returns the first block after height, waiting for it until ctx ends;
 	// safe for concurrent use.
 	Next(ctx context.Context, height int64) (Block, error)
+	// Queue returns what waits of an account. It is asked while no block is committed
+	// and what one left is not checked again.
+	Queue(id peer.ID) Queue
+	// Pool returns what waits; safe for concurrent use.
+	Pool() PoolStatus
+	// Door has CheckTx take the transaction hash for one that somebody gives to this
+	// very node, until shut is called: it takes the place of the waiting transaction
+	// old, or of none if that is zero. It is safe for concurrent use.
+	Door(hash, old [32]byte) (shut func())
 }
 
 var _ Ledger = (*App)(nil)

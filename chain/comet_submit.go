@@ -8,17 +8,17 @@ import (
 
 	abci "github.com/cometbft/cometbft/abci/types"
 	"github.com/cometbft/cometbft/mempool"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // Submit signs m with the node's key, sends it and returns once a block holds
 // it. Errors are those of SubmitTx.
 func (t *Comet) Submit(ctx context.Context, m Msg) (TxResult, error) {
 	from := t.app.View()
-	tx, err := t.wallet.submit(t.app.View, m, func(tx []byte) error { return t.check(ctx, tx) })
+	tx, err := t.wallet.submit(t.app.View, t.Queue, m, func(tx []byte) error { return t.check(ctx, tx, [32]byte{}) })
 	if err != nil {
 		return TxResult{}, err
 	}
-	defer t.wallet.done()
 	return t.await(ctx, tx, from.Height())
 }
 
@@ -27,15 +27,24 @@ func (t *Comet) Submit(ctx context.Context, m Msg) (TxResult, error) {
 // before or in its block, is an [*Error] with the rule's code; TxResult.Height
 // tells the two apart. One that was sent before is waited for, not sent again.
 //
+// It takes no other's place: when another waits here with its nonce the error is
+// one of CodeTaken, and tx went nowhere.
+//
 // When ctx ends first the error wraps its cause and names the hash: the
 // transaction may still come into a block.
 func (t *Comet) SubmitTx(ctx context.Context, tx []byte) (TxResult, error) {
+	return t.Replace(ctx, tx, [32]byte{})
+}
+
+// Replace is SubmitTx for a transaction that takes the place of old, which waits at
+// this node with the nonce of tx and pays less (spec §2.2); zero is none.
+func (t *Comet) Replace(ctx context.Context, tx []byte, old [32]byte) (TxResult, error) {
 	hash := sha256.Sum256(tx)
 	from := t.app.View()
 	if r, ok := from.Tx(hash); ok {
 		return r, r.Err()
 	}
-	if err := t.check(ctx, tx); err != nil {
+	if err := t.check(ctx, tx, old); err != nil {
 		if r, ok := t.app.View().Tx(hash); ok { // it came in at this very moment
 			return r, r.Err()
 		}
@@ -44,13 +53,27 @@ func (t *Comet) SubmitTx(ctx context.Context, tx []byte) (TxResult, error) {
 	return t.await(ctx, tx, from.Height())
 }
 
-// check offers tx to the mempool and returns the rule that refused it. A
-// transaction already there is fine.
-func (t *Comet) check(ctx context.Context, tx []byte) error {
+// Queue returns what waits at this node of the account id. It waits while a block
+// is committed and what that left is checked again. It may be called concurrently.
+func (t *Comet) Queue(id peer.ID) Queue {
+	if n := t.node.Load(); n != nil {
+		n.Mempool().Lock()
+		defer n.Mempool().Unlock()
+	}
+	return t.app.Queue(id)
+}
+
+// Pool returns what waits at this node. It may be called concurrently.
+func (t *Comet) Pool() PoolStatus { return t.app.Pool() }
+
+// check offers tx to the mempool, to take the place of old or none, and returns the
+// rule that refused it. A transaction already there is fine.
+func (t *Comet) check(ctx context.Context, tx []byte, old [32]byte) error {
 	n, err := t.running(ctx)
 	if err != nil {
 		return err
 	}
+	defer t.app.Door(sha256.Sum256(tx), old)()
 	answer := make(chan *abci.ResponseCheckTx, 1)
 	err = n.Mempool().CheckTx(tx, func(r *abci.ResponseCheckTx) { answer <- r }, mempool.TxInfo{})
 	var tooLarge mempool.ErrTxTooLarge
@@ -112,9 +135,13 @@ func (t *Comet) await(ctx context.Context, tx []byte, height int64) (TxResult, e
 			return r, r.Err()
 		}
 		height = max(height, v.Height())
-		if err := t.check(ctx, tx); err != nil {
+		if err := t.check(ctx, tx, [32]byte{}); err != nil {
 			if r, ok := t.app.View().Tx(hash); ok {
 				return r, r.Err()
+			}
+			var e *Error
+			if errors.As(err, &e) && e.Code == CodeTaken { // it was in, so it may have gone further
+				err = refuse(CodeStale, "transaction %x left this node: %s", hash, e.Text)
 			}
 			return TxResult{Hash: hash}, err
 		}

@@ -2,6 +2,7 @@ package chain_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -429,4 +430,96 @@ func TestCometBFTIsPinned(t *testing.T) {
 	if v := strings.TrimSpace(string(out)); !regexp.MustCompile(`^v0\.40\.\d+$`).MatchString(v) {
 		t.Errorf("the build takes CometBFT %s, want v0.40.x", v)
 	}
+}
+
+// TestCometReplace sends a payment that waits for a nonce before its own, and others
+// with the same nonce: more of a bid takes its place only where that was asked for,
+// on all nodes, and who is replaced is told by what. Then what was sent one after
+// another comes in together (spec §2.2).
+func TestCometReplace(t *testing.T) {
+	n := newCometNet(t, 2, 1)
+	node, other := run(t, n.config(t, 0)), run(t, n.config(t, 1))
+	me, to := n.places[0].account, n.places[2].account
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	pay := func(nonce uint64, bid coin.Amount) ([]byte, [32]byte) {
+		tx, err := chain.Sign(n.places[0].key(t), chain.Body{ChainID: n.genesis.ChainID, Nonce: nonce, Fee: 10 * coin.LODE, Bid: bid, Msg: send(to, coin.LODE)})
+		must(t, err)
+		return tx, sha256.Sum256(tx)
+	}
+	// until waits, block by block, until hash alone of the account waits at c.
+	until := func(c *running, hash [32]byte) chain.Queue {
+		t.Helper()
+		for {
+			q := c.Queue(me)
+			if len(q.Waiting) == 1 && q.Waiting[0].Hash == hash {
+				return q
+			}
+			if _, err := c.Next(ctx, q.Height); err != nil {
+				t.Fatalf("%x does not wait alone: %+v, %v", hash, q.Waiting, err)
+			}
+		}
+	}
+	refused := func(err error, code uint32, text string) {
+		t.Helper()
+		var e *chain.Error
+		if !errors.As(err, &e) || e.Code != code || !strings.Contains(e.Text, text) {
+			t.Errorf("got %v, want code %d and %q", err, code, text)
+		}
+	}
+	reach(t, node, 2)
+	reach(t, other, 2)
+
+	cheap, cheapHash := pay(2, 0)
+	lost := make(chan error, 1)
+	go func() {
+		_, err := node.SubmitTx(ctx, cheap)
+		lost <- err
+	}()
+	if q := until(node, cheapHash); q.Next != 1 || q.Waiting[0].Nonce != 2 || q.Waiting[0].Bid != 0 || q.Waiting[0].Bytes != len(cheap) {
+		t.Errorf("queue %+v, want the one sent, and 1 as the next nonce", q)
+	}
+	until(other, cheapHash)
+	dear, dearHash := pay(2, coin.LODE)
+	_, err := node.SubmitTx(ctx, dear)
+	refused(err, chain.CodeTaken, fmt.Sprintf("nonce 2 of %v is taken by transaction %x", me, cheapHash))
+	low, _ := pay(2, 1)
+	_, err = node.Replace(ctx, low, cheapHash)
+	refused(err, chain.CodeStale, "bid of 0.000000001 LODE is too low")
+	_, err = node.Replace(ctx, dear, dearHash)
+	refused(err, chain.CodeAbsent, "nothing is replaced")
+	until(node, cheapHash)
+
+	var group errgroup.Group
+	group.Go(func() error {
+		_, err := node.Replace(ctx, dear, cheapHash)
+		return err
+	})
+	until(node, dearHash)
+	until(other, dearHash) // as the other passed it on, it replaces there too
+	refused(<-lost, chain.CodeStale, fmt.Sprintf("replaced by %x with the same nonce 2 of %v and a bid of 1 LODE", dearHash, me))
+	if p := node.Pool(); p.Waiting != 1 || p.Bytes != int64(len(dear)) || p.Replaced != 1 {
+		t.Errorf("pool %+v, want one that waits, and one replaced", p)
+	}
+
+	// Sent in a row: the node takes the nonce before, then those behind.
+	for range 3 {
+		group.Go(func() error {
+			_, err := node.Submit(ctx, send(to, coin.LODE))
+			return err
+		})
+	}
+	must(t, group.Wait())
+	v := node.View()
+	if a := v.Account(me); a.Nonce != 4 {
+		t.Errorf("nonce %d, want 4", a.Nonce)
+	}
+	if got, want := v.Account(to).Free, 1004*coin.LODE; got != want {
+		t.Errorf("receiver has %v, want %v: four payments, and not the one replaced", got, want)
+	}
+	if r, ok := v.Tx(dearHash); !ok || r.Code != chain.CodeOK {
+		t.Errorf("the dearer: %+v, %v", r, ok)
+	}
+	_, err = node.SubmitTx(ctx, cheap)
+	refused(err, chain.CodeStale, "nonce 2 of "+me.String()+" was used")
 }

@@ -90,7 +90,10 @@ func (h *offerHeap) Pop() any {
 type waiter struct {
 	hash  [32]byte
 	price price
+	bid   coin.Amount
 	age   int
+	takes coin.Amount // of its sender's money: the fee, and what the message takes if that is there
+	gap   bool        // a nonce before its own was neither used nor waiting when it came
 }
 
 // maxVictims is how many transactions give way to one.
@@ -136,31 +139,44 @@ func (p *pool) victims(from peer.ID, w waiter) []victim {
 const replacePart = 8
 
 // dearer is the least that a transaction of size bytes pays to take the place of
-// one that pays p.
+// one that pays p: more for a byte, and no less for being shorter, since others
+// have passed on the longer one for nothing.
 func (p price) dearer(size int) coin.Amount {
-	same, ok := coin.MulDivOK(uint64(p.fee), uint64(size), uint64(p.size))
+	same, ok := coin.MulDivOK(uint64(p.fee), uint64(max(size, p.size)), uint64(p.size))
 	if more := same / replacePart; ok && same < math.MaxUint64-more {
 		return coin.Amount(same + more + 1)
 	}
 	return math.MaxUint64
 }
 
-// replace returns nil if old, which waits with the nonce of tx, is to give way to it,
-// or what tx lacks for that. Of those that may give way between two blocks, half are for
-// room: replacing one's own again and again takes no other's.
-func (p *pool) replace(v *View, tx Tx, old waiter) error {
-	b, pays := tx.Body, v.params.Fees.price(tx)
-	const bidBytes = 9 // that a bid takes at most
-	l := p.limits(v)
-	switch {
-	case b.Nonce == 0:
-		return refuse(CodeStale, "a report of %v waits in transaction %x: one a slot goes without a nonce", b.Sender, old.hash[:4])
-	case pays.fee < old.price.dearer(pays.size):
-		return refuse(CodeStale, "nonce %d of %v waits in transaction %x: use the next nonce once it is in a block, or put this one in its place with a bid of %v or more", b.Nonce, b.Sender, old.hash[:4], b.Bid+old.price.dearer(pays.size+bidBytes)-pays.fee)
-	case len(p.gone) >= max(1, (l.most()-l.count)/2) || p.goneBytes+int64(old.price.size) > (l.mostBytes()-l.bytes)/2:
-		return refuse(CodeStopped, "nonce %d of %v waits in transaction %x, and too many gave way at this node since the last block: try again after the next", b.Nonce, b.Sender, old.hash[:4])
+// Outbid returns the least bid with which tx takes the place of one with its nonce
+// that waits, costs fee with its bid, and has size bytes (spec §2.2). The bid that
+// tx has does not matter, but counts in its size as far as it is longer.
+func (f Fees) Outbid(tx Tx, fee coin.Amount, size int) coin.Amount {
+	plain, body := tx.Size-bidLen(tx.Body.Bid), len(tx.signed)-bidLen(tx.Body.Bid)
+	plain -= len(encode(len(tx.signed))) - len(encode(body))
+	cost := f.Cost(tx) - tx.Body.Bid - f.Byte*coin.Amount(tx.Size-plain)
+	need := coin.Amount(0)
+	for _, n := range []coin.Amount{0, 1, 1 << 5, 1 << 8, 1 << 16, 1 << 32} { // each the least of its length
+		long := plain + bidLen(n) + len(encode(body+bidLen(n))) - len(encode(body))
+		pays := cost + f.Byte*coin.Amount(long-plain)
+		dearer := price{fee, size}.dearer(long)
+		if dearer == math.MaxUint64 {
+			return dearer
+		}
+		if need = max(n, dearer-min(dearer, pays)); bidLen(need) <= bidLen(n) {
+			break
+		}
 	}
-	return nil
+	return need
+}
+
+// bidLen is how many bytes a bid adds to a body.
+func bidLen(bid coin.Amount) int {
+	if bid == 0 {
+		return 0
+	}
+	return len(encode("bid")) + len(encode(bid))
 }
 
 // makeRoom lets others give way to w of account from until it fits, or changes
@@ -176,6 +192,9 @@ func (p *pool) makeRoom(from peer.ID, w waiter, l poolLimits) bool {
 	if fits() {
 		return true
 	}
+	if w.gap { // it may never be in a block, and so never pay
+		return false
+	}
 	var way []victim
 	for _, v := range p.victims(from, w) {
 		way = append(way, v)
@@ -188,7 +207,8 @@ func (p *pool) makeRoom(from peer.ID, w waiter, l poolLimits) bool {
 		return false
 	}
 	for _, v := range way {
-		p.giveWay(v.from, v.nonce, v.waiter)
+		p.giveWay(v.from, v.nonce, v.waiter, departure{by: w.hash})
+		p.status.Displaced++
 	}
 	return true
 }

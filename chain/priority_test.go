@@ -198,20 +198,20 @@ func TestABidTakesThePlaceOfWhatWaits(t *testing.T) {
 		}
 	}
 	code, text := enter(bidder(t, "p1", 1, 1))
-	_, text, _ = strings.Cut(text, "with a bid of ")
+	_, text, _ = strings.Cut(text, ": bid ")
 	text, _, _ = strings.Cut(text, " or more")
 	need, err := coin.Parse(text)
 	if code != CodeStale || err != nil {
 		t.Fatalf("a bid of a grain: code %d, names a bid of %q: %v", code, text, err)
 	}
-	if code, _ := enter(bidder(t, "p1", 1, need/2)); code != CodeStale {
-		t.Errorf("half the bid: code %d", code)
+	if code, _ := enter(bidder(t, "p1", 1, need-1)); code != CodeStale {
+		t.Errorf("a grain less than the bid that was named: code %d", code)
 	}
 	dear := bidder(t, "p1", 1, need)
 	if code, text := enter(dear); code != CodeOK {
 		t.Fatalf("the bid that was named: %s", text)
 	}
-	if code, text := enter(cheap); code != CodeStopped {
+	if code, text := enter(cheap); code != CodeStale || !strings.Contains(text, fmt.Sprintf("replaced by %x", sha256.Sum256(dear))) {
 		t.Errorf("what gave way is taken again: code %d, %s", code, text)
 	}
 	all := [][]byte{cheap, behind, other, dear}
@@ -220,7 +220,7 @@ func TestABidTakesThePlaceOfWhatWaits(t *testing.T) {
 		t.Errorf("a proposal of %d, want the other account's, the dearer one, and what waits behind the first", len(got))
 	}
 	finalize(t, s.app) // of another proposer: empty
-	for i, want := range []uint32{CodeStopped, CodeOK, CodeOK, CodeOK} {
+	for i, want := range []uint32{CodeStale, CodeOK, CodeOK, CodeOK} {
 		if code := checkTx(t, s.app, all[i], abci.CheckTxType_Recheck); code != want {
 			t.Errorf("checked again, transaction %d has code %d, want %d", i, code, want)
 		}
@@ -229,8 +229,8 @@ func TestABidTakesThePlaceOfWhatWaits(t *testing.T) {
 	if r, _ := s.app.View().Tx(sha256.Sum256(dear)); r.Fee == 0 {
 		t.Error("the dearer one is in no block")
 	}
-	if code, _ := enter(cheap); code != CodeStale {
-		t.Errorf("the cheaper one after that: code %d", code)
+	if code, text := enter(cheap); code != CodeStale || !strings.Contains(text, fmt.Sprintf("was used by transaction %x in block 3", sha256.Sum256(dear))) {
+		t.Errorf("the cheaper one after that: code %d, %s", code, text)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	abci "github.com/cometbft/cometbft/abci/types"
 	"github.com/cometbft/cometbft/crypto/ed25519"
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // A Status is how a driver is doing.
@@ -131,33 +132,52 @@ func (s *Solo) Submit(ctx context.Context, m Msg) (TxResult, error) {
 		return TxResult{}, errors.New("submit: this client has no key")
 	}
 	var done <-chan TxResult
-	_, err := s.wallet.submit(s.View, m, func(tx []byte) (err error) {
-		done, err = s.enter(tx)
+	_, err := s.wallet.submit(s.View, s.Queue, m, func(tx []byte) (err error) {
+		done, err = s.enter(tx, new([32]byte))
 		return err
 	})
 	if err != nil {
 		return TxResult{}, err
 	}
-	defer s.wallet.done()
 	return s.await(ctx, done)
 }
 
-// SubmitTx is Submit for a transaction that somebody has signed.
+// SubmitTx is Submit for a transaction that somebody has signed. It takes no
+// other's place: when another waits with its nonce the error is of CodeTaken.
 func (s *Solo) SubmitTx(ctx context.Context, tx []byte) (TxResult, error) {
-	done, err := s.enter(tx)
+	return s.Replace(ctx, tx, [32]byte{})
+}
+
+// Replace is SubmitTx for a transaction that takes the place of old, which waits
+// with the nonce of tx and pays less (spec §2.2); zero is none.
+func (s *Solo) Replace(ctx context.Context, tx []byte, old [32]byte) (TxResult, error) {
+	done, err := s.enter(tx, &old)
 	if err != nil {
 		return TxResult{}, err
 	}
 	return s.await(ctx, done)
 }
 
-// Enter lets a signed transaction wait for the next block without making one.
+// Queue returns what waits of the account id. It may be called concurrently.
+func (s *Solo) Queue(id peer.ID) Queue {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.app.Queue(id)
+}
+
+// Pool returns what waits. It may be called concurrently.
+func (s *Solo) Pool() PoolStatus { return s.app.Pool() }
+
+// Enter lets a signed transaction wait for the next block without making one, as
+// one that another node passes on.
 func (s *Solo) Enter(tx []byte) error {
-	_, err := s.enter(tx)
+	_, err := s.enter(tx, nil)
 	return err
 }
 
-func (s *soloChain) enter(tx []byte) (<-chan TxResult, error) {
+// enter lets tx wait: as one from another node if old is nil, else one that may take
+// the place of old, or of none if that is zero.
+func (s *soloChain) enter(tx []byte, old *[32]byte) (<-chan TxResult, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -166,6 +186,10 @@ func (s *soloChain) enter(tx []byte) (<-chan TxResult, error) {
 	if err := s.app.Halted(); err != nil {
 		return nil, refuse(CodeStopped, "%v", err)
 	}
+	hash := sha256.Sum256(tx)
+	if old != nil {
+		defer s.app.Door(hash, *old)()
+	}
 	r, err := s.app.CheckTx(context.Background(), &abci.RequestCheckTx{Tx: tx})
 	if err != nil {
 		return nil, err
@@ -173,7 +197,6 @@ func (s *soloChain) enter(tx []byte) (<-chan TxResult, error) {
 	if r.Code != CodeOK {
 		return nil, &Error{Code: r.Code, Text: r.Log}
 	}
-	hash := sha256.Sum256(tx)
 	done, ok := s.waiting[hash]
 	if !ok {
 		done = make(chan TxResult, 1)

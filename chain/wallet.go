@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"errors"
 	"math"
 	"sync"
 
@@ -18,15 +19,12 @@ func (p Params) FeeBound(b Body) coin.Amount {
 	return p.Fees.Cost(Tx{Body: b, Size: size})
 }
 
-// A wallet signs for one account and keeps count of its nonces, so that several
-// transactions can wait for one block. It is safe for concurrent use.
+// A wallet signs for one account, one transaction after another, so that several
+// can wait for one block. It is safe for concurrent use.
 type wallet struct {
 	key crypto.PrivKey
 	who peer.ID
-
-	mu   sync.Mutex // guards the fields below
-	last uint64     // nonce that was given out last
-	open int        // submissions that wait for a block
+	mu  sync.Mutex // from the choice of a nonce until it waits
 }
 
 func newWallet(key crypto.PrivKey) (*wallet, error) {
@@ -37,42 +35,29 @@ func newWallet(key crypto.PrivKey) (*wallet, error) {
 	return &wallet{key: key, who: who}, nil
 }
 
-// submit signs m as the account's next transaction and gives it to check, which
-// says whether it may wait for a block; a nonce that was refused is used again.
-// A report, or an answer to a draw, goes without a nonce, for free (spec §2.2). After a submit without
-// error the caller owes one call of done.
-func (w *wallet) submit(view func() *View, m Msg, check func(tx []byte) error) ([]byte, error) {
+// submit signs m as the account's next transaction after those in queue and gives it
+// to check, which says whether it may wait for a block. When somebody else who has the
+// key was quicker with the nonce, the next is tried. A report, or an answer to a
+// draw, goes without a nonce, for free (spec §2.2).
+func (w *wallet) submit(view func() *View, queue func(peer.ID) Queue, m Msg, check func(tx []byte) error) ([]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	v := view() // under the lock: the block of the submission before is in it
-	nonce := uint64(0)
-	if (Tx{Body: Body{Msg: m}}).lane() == laneOthers {
-		on := v.Account(w.who).Nonce
-		if w.open == 0 { // a nonce that got lost leaves no gap
-			w.last = on
+	for range farNonce {
+		v, nonce := view(), uint64(0)
+		if (Tx{Body: Body{Msg: m}}).lane() == laneOthers {
+			nonce = queue(w.who).Next
 		}
-		w.last = max(w.last, on)
-		nonce = w.last + 1
+		b := Body{ChainID: v.ChainID(), Sender: w.who, Nonce: nonce, Msg: m}
+		b.Fee = v.Params().FeeBound(b)
+		tx, err := Sign(w.key, b)
+		if err != nil {
+			return nil, err
+		}
+		var e *Error
+		if err = check(tx); errors.As(err, &e) && e.Code == CodeTaken {
+			continue
+		}
+		return tx, err
 	}
-	b := Body{ChainID: v.ChainID(), Sender: w.who, Nonce: nonce, Msg: m}
-	b.Fee = v.Params().FeeBound(b)
-	tx, err := Sign(w.key, b)
-	if err != nil {
-		return nil, err
-	}
-	if err := check(tx); err != nil {
-		return nil, err
-	}
-	w.open++
-	if nonce != 0 {
-		w.last = nonce
-	}
-	return tx, nil
-}
-
-// done says that one submission is in a block which a View shows, or given up.
-func (w *wallet) done() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.open--
+	return nil, refuse(CodeTaken, "%d nonces of %v were taken by others that have its key: try again", farNonce, w.who)
 }

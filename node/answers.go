@@ -109,6 +109,26 @@ type (
 		Free   coin.Amount `json:"free"`
 	}
 
+	// PendingAnswer is GET accounts/{id}/pending: what waits at this node for a block,
+	// by nonce. Other nodes may have more, or less.
+	PendingAnswer struct {
+		Height  int64       `json:"height"`
+		ID      peer.ID     `json:"id"`
+		Nonce   uint64      `json:"nonce"` // last used
+		Next    uint64      `json:"next"`  // the first that was neither used nor waits
+		Free    coin.Amount `json:"free"`
+		Pending []PendingTx `json:"pending"`
+	}
+
+	// PendingTx is one that waits.
+	PendingTx struct {
+		Hash  string      `json:"hash"` // hexadecimal
+		Nonce uint64      `json:"nonce"`
+		Fee   coin.Amount `json:"fee"` // what it costs, with the bid
+		Bid   coin.Amount `json:"bid"`
+		Bytes int         `json:"bytes"`
+	}
+
 	// QuoteAnswer is GET quote?size=&blocks=[&root=][&tip=][&account=]: what an
 	// order would cost and do now. Without a root it is one for a new file.
 	QuoteAnswer struct {

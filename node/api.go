@@ -58,6 +58,7 @@ func (n *Node) api() http.Handler {
 	get("genesis", n.getGenesis)
 	get("tx/{hash}", n.getTx)
 	get("accounts/{id}", n.getAccount)
+	get("accounts/{id}/pending", n.getPending)
 	get("accounts/{id}/history", n.getAccountHistory)
 	get("quote", n.getQuote)
 	get("orders", n.getOrders)
@@ -206,7 +207,8 @@ func queryAccount(r *http.Request, name string) (peer.ID, error) {
 	return id, nil
 }
 
-// postTx sends a signed transaction and waits for its block.
+// postTx sends a signed transaction, to replace one that waits if so asked, and
+// waits for its block.
 func (n *Node) postTx(r *http.Request) (any, error) {
 	tx, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -215,9 +217,15 @@ func (n *Node) postTx(r *http.Request) (any, error) {
 	if len(tx) == 0 {
 		return nil, badRequest("no transaction in the body")
 	}
+	var old [32]byte
+	if s := r.URL.Query().Get("replace"); s != "" {
+		if old, err = hashOf(s); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), txTime)
 	defer cancel()
-	res, err := n.chain.SubmitTx(ctx, tx)
+	res, err := n.chain.Replace(ctx, tx, old)
 	if err != nil {
 		return nil, err
 	}
@@ -226,16 +234,25 @@ func (n *Node) postTx(r *http.Request) (any, error) {
 
 // getTx answers from the blocks that this node keeps.
 func (n *Node) getTx(r *http.Request) (any, error) {
-	b, err := hex.DecodeString(r.PathValue("hash"))
-	if err != nil || len(b) != 32 {
-		return nil, badRequest("hash %q: want 64 hexadecimal digits", r.PathValue("hash"))
+	hash, err := hashOf(r.PathValue("hash"))
+	if err != nil {
+		return nil, err
 	}
 	v := n.chain.View()
-	res, ok := v.Tx([32]byte(b))
+	res, ok := v.Tx(hash)
 	if !ok {
-		return nil, notFound("transaction %x: in no block that this node keeps, up to height %d", b, v.Height())
+		return nil, notFound("transaction %x: in no block that this node keeps, up to height %d", hash, v.Height())
 	}
 	return txAnswer(res), nil
+}
+
+// hashOf reads the hash of a transaction.
+func hashOf(s string) (hash [32]byte, err error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(hash) {
+		return hash, badRequest("hash %q: want %d hexadecimal digits", s, 2*len(hash))
+	}
+	return [32]byte(b), nil
 }
 
 // postFault switches a fault, where the genesis allows simulated enclaves.

@@ -14,6 +14,8 @@ type chainCollector struct {
 	fee, files, effective, seats, kept *prometheus.Desc
 	tabs, held, claims, paid, burnt    *prometheus.Desc
 	earned                             *prometheus.Desc
+
+	waiting, bytes, gaveWay *prometheus.Desc
 }
 
 func newChainCollector(c Chain, id peer.ID) chainCollector {
@@ -31,12 +33,15 @@ func newChainCollector(c Chain, id peer.ID) chainCollector {
 		paid:      prometheus.NewDesc("lode_credit_paid_grains_total", "What claims paid, burn included.", nil, nil),
 		burnt:     prometheus.NewDesc("lode_credit_burnt_grains_total", "What claims burnt.", nil, nil),
 		earned:    prometheus.NewDesc("lode_credit_own_grains", "On-chain credit of this node, or of its group's owner.", nil, nil),
+		waiting:   prometheus.NewDesc("lode_pool_transactions", "Transactions with a nonce that wait at this node for a block.", nil, nil),
+		bytes:     prometheus.NewDesc("lode_pool_bytes", "Bytes of the transactions with a nonce that wait at this node.", nil, nil),
+		gaveWay:   prometheus.NewDesc("lode_pool_gave_way_total", "Waiting transactions that gave way: to another with their nonce (bid), or to others that pay more (room).", []string{"why"}, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c chainCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.fee, c.files, c.effective, c.seats, c.kept, c.tabs, c.held, c.claims, c.paid, c.burnt, c.earned} {
+	for _, d := range []*prometheus.Desc{c.fee, c.files, c.effective, c.seats, c.kept, c.tabs, c.held, c.claims, c.paid, c.burnt, c.earned, c.waiting, c.bytes, c.gaveWay} {
 		ch <- d
 	}
 }
@@ -63,9 +68,14 @@ func (c chainCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.tabs, sum.Open)
 	gauge(c.held, uint64(sum.Held))
 	gauge(c.earned, uint64(v.Standing(c.id).Credit))
-	count := func(d *prometheus.Desc, x uint64) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(x))
+	pool := c.chain.Pool()
+	gauge(c.waiting, uint64(pool.Waiting))
+	gauge(c.bytes, uint64(pool.Bytes))
+	count := func(d *prometheus.Desc, x uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(x), labels...)
 	}
+	count(c.gaveWay, pool.Replaced, "bid")
+	count(c.gaveWay, pool.Displaced, "room")
 	count(c.claims, sum.Claims)
 	count(c.paid, uint64(sum.Paid))
 	count(c.burnt, uint64(sum.Burnt))

@@ -40,7 +40,15 @@ type Chain interface {
 	// holds it. The error is the rule that refused it, a *chain.Error, if one did.
 	Submit(ctx context.Context, m chain.Msg) (chain.TxResult, error)
 	// SubmitTx is the same for a transaction that somebody else signed.
+	// It takes the place of none that waits.
 	SubmitTx(ctx context.Context, tx []byte) (chain.TxResult, error)
+	// Replace is SubmitTx for one that takes the place of the transaction old, which
+	// waits at this node with the same nonce and pays less.
+	Replace(ctx context.Context, tx []byte, old [32]byte) (chain.TxResult, error)
+	// Queue returns what waits at this node of an account.
+	Queue(id peer.ID) chain.Queue
+	// Pool returns how much waits at this node.
+	Pool() chain.PoolStatus
 	// View returns the state after the last block, which never changes.
 	View() *chain.View
 	// Next returns the first block above height, waiting for it if need be. An

@@ -81,6 +81,19 @@ func (n *Node) getAccount(r *http.Request) (any, error) {
 	return AccountAnswer{Height: v.Height(), ID: id, Nonce: a.Nonce, Free: a.Free}, nil
 }
 
+func (n *Node) getPending(r *http.Request) (any, error) {
+	id, err := pathID(r)
+	if err != nil {
+		return nil, err
+	}
+	q := n.chain.Queue(id)
+	a := PendingAnswer{Height: q.Height, ID: id, Nonce: q.Account.Nonce, Next: q.Next, Free: q.Account.Free, Pending: []PendingTx{}}
+	for _, t := range q.Waiting {
+		a.Pending = append(a.Pending, PendingTx{Hash: hex.EncodeToString(t.Hash[:]), Nonce: t.Nonce, Fee: t.Fee, Bid: t.Bid, Bytes: t.Bytes})
+	}
+	return a, nil
+}
+
 func (n *Node) getQuote(r *http.Request) (any, error) {
 	size, err := queryNumber(r, "size")
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lode-node/lode/chain"
-	"github.com/lode-node/lode/coin"
 )
 
 func (c *cli) accountCmd() *cobra.Command {
@@ -49,7 +48,32 @@ Sign with --from NAME. Where this home has too few of the keys, add --draft FILE
 		return c.showDraft(args[0], d, "signed as "+name)
 	}}
 	sign.Flags().StringVar(&from, "from", "", "key that signs (default: the only one under HOME/keys, else the node's own)")
-	cmd.AddCommand(join, sign,
+	var replace txFlags
+	send := &cobra.Command{Use: "send FILE", Short: "hand in a draft that enough keys have signed", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
+		d, err := readDraft(args[0])
+		if err != nil {
+			return err
+		}
+		x, err := replace.pay()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := c.within(cmd.Context(), blockTime)
+		defer cancel()
+		cl, err := c.client()
+		if err != nil {
+			return err
+		}
+		s, err := cl.submitDraft(ctx, d, x.replace)
+		if err != nil {
+			return err
+		}
+		return c.show(s, func(w io.Writer) {
+			fields(w, "account", s.From, "height", s.Height, "fee", s.Fee, "transaction", s.Hash)
+		})
+	}}
+	send.Flags().StringVar(&replace.replace, "replace", "", "hash of a transaction of the account that waits with the nonce of the draft, and gives way to it (see `lode tx pending`)")
+	cmd.AddCommand(join, sign, send,
 		&cobra.Command{Use: "show [ACCOUNT|NAME]", Short: "show a balance (default: of the signing key)", Args: nargs(0, 1), RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := c.accountOf(args)
 			if err != nil {
@@ -65,25 +89,6 @@ Sign with --from NAME. Where this home has too few of the keys, add --draft FILE
 				return err
 			}
 			return c.showDraft(args[0], d, "nothing changed")
-		}},
-		&cobra.Command{Use: "send FILE", Short: "hand in a draft that enough keys have signed", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := readDraft(args[0])
-			if err != nil {
-				return err
-			}
-			ctx, cancel := c.within(cmd.Context(), blockTime)
-			defer cancel()
-			cl, err := c.client()
-			if err != nil {
-				return err
-			}
-			s, err := cl.submitDraft(ctx, d)
-			if err != nil {
-				return err
-			}
-			return c.show(s, func(w io.Writer) {
-				fields(w, "account", s.From, "height", s.Height, "fee", s.Fee, "transaction", s.Hash)
-			})
 		}},
 	)
 	return cmd
@@ -226,17 +231,8 @@ func (c *cli) showDraft(path string, d *chain.Draft, did string) error {
 
 // draft builds a transaction of an account of several keys, and signs it with those of them that this home has.
 func (c *cli) draft(ctx ctxt, cl *client, t chain.Threshold, x pay, m chain.Msg) (*chain.Draft, error) {
-	var p paramsAnswer
-	if err := cl.get(ctx, "/params", &p); err != nil {
-		return nil, err
-	}
-	var a accountAnswer
-	if err := cl.get(ctx, "/accounts/"+t.Account().String(), &a); err != nil && exitCode(err) != exitNotFound {
-		return nil, err
-	}
-	b := chain.Body{ChainID: p.Params.ChainID, Nonce: a.Nonce + 1, Fee: x.most, Bid: x.bid, Msg: m}
-	if x.most == 0 {
-		b.Fee = coin.LODE // of the same length as what will stand there
+	// What it costs depends on how many sign, not on who.
+	sample := func(b chain.Body) ([]byte, error) {
 		d, err := chain.NewDraft(t, b)
 		if err != nil {
 			return nil, err
@@ -244,15 +240,11 @@ func (c *cli) draft(ctx ctxt, cl *client, t chain.Threshold, x pay, m chain.Msg)
 		for i := range t.Keys {
 			d.Sigs[i] = make([]byte, 64)
 		}
-		raw, err := d.Tx()
-		if err != nil {
-			return nil, err
-		}
-		tx, err := chain.DecodeTx(raw)
-		if err != nil {
-			return nil, err
-		}
-		b.Fee = 2 * p.Params.Fees.Cost(tx)
+		return d.Tx()
+	}
+	b, err := cl.body(ctx, t.Account(), x, m, sample)
+	if err != nil {
+		return nil, err
 	}
 	d, err := chain.NewDraft(t, b)
 	if err != nil {
@@ -301,8 +293,9 @@ func (c *cli) writeDraft(ctx ctxt, cl *client, f txFlags, m chain.Msg) error {
 	return c.showDraft(f.draft, d, "signed as far as this home can")
 }
 
-// submitDraft hands in d and waits for its block.
-func (cl *client) submitDraft(ctx ctxt, d *chain.Draft) (sent, error) {
+// submitDraft hands in d, in the place of replace if that is not empty, and waits for
+// its block.
+func (cl *client) submitDraft(ctx ctxt, d *chain.Draft, replace string) (sent, error) {
 	b, err := d.Decoded()
 	if err != nil {
 		return sent{}, err
@@ -315,5 +308,5 @@ func (cl *client) submitDraft(ctx ctxt, d *chain.Draft) (sent, error) {
 	if err != nil {
 		return sent{}, err
 	}
-	return cl.sendRaw(ctx, raw, b.Sender.String())
+	return cl.sendRaw(ctx, raw, b.Sender.String(), replace)
 }

@@ -12,6 +12,7 @@ type (
 
 	paramsAnswer     = node.ParamsAnswer
 	accountAnswer    = node.AccountAnswer
+	pendingAnswer    = node.PendingAnswer
 	txAnswer         = node.TxAnswer
 	statusAnswer     = node.StatusAnswer
 	quoteAnswer      = node.QuoteAnswer

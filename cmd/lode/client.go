@@ -140,7 +140,7 @@ func (cl *client) refusal(status int, path string, data []byte) error {
 		return notFound("%s", e.Error)
 	case status == http.StatusGatewayTimeout:
 		return &coded{exitTimeout, errors.New(e.Error)}
-	case e.Code != chain.CodeOK && e.Code <= chain.CodeStopped:
+	case e.Code != chain.CodeOK && e.Code <= chain.CodeTaken:
 		return &chain.Error{Code: e.Code, Text: e.Error}
 	}
 	return errors.New(e.Error)

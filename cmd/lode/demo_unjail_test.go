@@ -50,7 +50,7 @@ func TestKeepUnjails(t *testing.T) {
 		answer("GET /lode/v1/stake/"+id.String(), st)
 		answer("GET /lode/v1/status", statusAnswer{ID: id, Era: c.era})
 		answer("GET /lode/v1/params", paramsAnswer{Params: node.Params{ChainID: "dev-x"}})
-		answer("GET /lode/v1/accounts/"+id.String(), accountAnswer{ID: id, Nonce: 4})
+		answer("GET /lode/v1/accounts/"+id.String()+"/pending", pendingAnswer{ID: id, Nonce: 4, Next: 5})
 		mux.HandleFunc("POST /lode/v1/tx", func(w http.ResponseWriter, r *http.Request) {
 			raw, err := io.ReadAll(r.Body)
 			if err != nil {

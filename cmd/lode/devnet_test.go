@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/lode-node/lode/chain"
+	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/mpow"
 	"github.com/lode-node/lode/mpow/quote/quotetest"
 	"github.com/lode-node/lode/node"
@@ -24,7 +27,9 @@ import (
 
 // TestDevnetScripts plays the program against nodes that run: "devnet N E" starts N storage nodes and E edges in this
 // process, gives the home a key "user" with money, and names the last node's API in $LODE_NODE. "field VAR NAME" puts a
-// field of the last JSON output into a variable. "slots N" waits until the chain is N slots further.
+// field of the last JSON output into a variable. "slots N" waits until the chain is N slots further. "ahead N" lets a
+// transaction of the user wait with nonce N, before those below it are there, and puts its hash in $AHEAD; "replaced" waits
+// until another has taken its place.
 func TestDevnetScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/devnet",
@@ -36,7 +41,7 @@ func TestDevnetScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "devnet": startDevnet, "field": field, "slots": slots,
+			"exits": exits, "devnet": startDevnet, "field": field, "slots": slots, "ahead": ahead, "replaced": replaced,
 		},
 	})
 }
@@ -139,5 +144,43 @@ func field(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv(args[0], s)
 	default:
 		ts.Fatalf("no field %q of text", args[1])
+	}
+}
+
+// ahead is the command "ahead".
+func ahead(ts *testscript.TestScript, neg bool, args []string) {
+	d, ok := running.Load(ts)
+	if neg || !ok || len(args) != 1 {
+		ts.Fatalf("usage, on a devnet: ahead NONCE")
+	}
+	nonce, err := strconv.ParseUint(args[0], 10, 64)
+	ts.Check(err)
+	n := d.(*node.Net)
+	tx, err := chain.Sign(n.Users[0], chain.Body{
+		ChainID: n.Solo.View().ChainID(), Nonce: nonce, Fee: coin.LODE, Msg: chain.Msg{Send: &chain.Send{To: n.Nodes[0].ID(), Amount: 1}},
+	})
+	ts.Check(err)
+	ts.Check(n.Solo.Enter(tx))
+	ts.Setenv("AHEAD", fmt.Sprintf("%x", sha256.Sum256(tx)))
+}
+
+// replaced is the command "replaced".
+func replaced(ts *testscript.TestScript, neg bool, args []string) {
+	d, ok := running.Load(ts)
+	if neg || !ok || len(args) != 0 {
+		ts.Fatalf("usage, on a devnet: replaced")
+	}
+	n := d.(*node.Net)
+	who, err := peer.Decode(ts.Getenv("USER_ID"))
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		q := n.Solo.Queue(who)
+		if len(q.Waiting) == 1 && fmt.Sprintf("%x", q.Waiting[0].Hash) != ts.Getenv("AHEAD") {
+			return
+		}
+		_, err := n.Solo.Next(ctx, q.Height)
+		ts.Check(err)
 	}
 }
