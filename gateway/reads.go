@@ -18,13 +18,11 @@ func reads(r *http.Request) (from, n uint64) {
 		return 0, 0
 	}
 	q := r.URL.Query()
-	format := q.Get("format")
-	if format == "" {
-		format, _, _ = strings.Cut(strings.TrimPrefix(r.Header.Get("Accept"), "application/vnd.ipld."), ";")
-	}
-	switch format {
+	switch formatOf(r) {
 	case "raw":
 		return 0, 0 // one block
+	case "tar":
+		return 0, math.MaxUint64 // whole, whatever range is named
 	case "car":
 		if scope := q.Get("dag-scope"); scope == "block" {
 			return 0, 0
@@ -58,6 +56,26 @@ func reads(r *http.Request) (from, n uint64) {
 		n += more
 	}
 	return from, n
+}
+
+// formatOf returns the format that a request asks for as boxo reads it: by `format`, else by the first type that Accept
+// names which is one of a format; empty for none.
+func formatOf(r *http.Request) string {
+	if format := r.URL.Query().Get("format"); format != "" {
+		return format
+	}
+	for _, header := range r.Header.Values("Accept") {
+		for accept := range strings.SplitSeq(header, ",") {
+			kind, _, _ := strings.Cut(strings.TrimSpace(accept), ";")
+			if format, ok := strings.CutPrefix(kind, "application/vnd.ipld."); ok {
+				return format
+			}
+			if kind == "application/x-tar" {
+				return "tar"
+			}
+		}
+	}
+	return ""
 }
 
 // between returns how many bytes there are from one to another, both included; 0 if that is not a number of them.
