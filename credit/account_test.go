@@ -2,6 +2,7 @@ package credit_test
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/lode-node/lode/coin"
@@ -126,5 +127,27 @@ func TestTakersFallBehind(t *testing.T) { // spec §7.4
 	stranger = stranger.Apply(par, credit.Event{Kind: credit.Sent, Bytes: 1 << 62, At: at})
 	if got := par.Share(stranger, word); got != 1+4 {
 		t.Errorf("who took an exabyte has the share %d, want the least of who is known and what the chain adds", got)
+	}
+}
+
+// What a share is made of names the bound that holds where the chain says nothing, so that who gave a little sees why it
+// is served as a newcomer.
+func TestAShareSaysWhatBoundsIt(t *testing.T) { // spec §7.4
+	par := credit.Default()
+	for _, c := range []struct {
+		in, paid uint64
+		prior    uint64
+		want     string
+		share    uint64
+	}{
+		{0, 0, 0, "a newcomer: it never gave or paid anything, and the chain says nothing of it", 0},
+		{1 << 10, 0, 0, "at most one for each 256 KiB given or paid for, and one at least", 1},
+		{0, 512 << 10, 0, "at most one for each 256 KiB given or paid for, and one at least", 2},
+		{512 << 10, 0, 900_000, "half for each halving", 16},
+	} {
+		parts := par.ShareParts(credit.Entry{In: c.in}, credit.Prior{P: max(c.prior, par.Newcomer)}, c.paid)
+		if !strings.HasSuffix(parts[0].Why, c.want) || parts[0].Share != c.share {
+			t.Errorf("gave %d, paid for %d, prior %d: got %+v, want %d and %q", c.in, c.paid, c.prior, parts[0], c.share, c.want)
+		}
 	}
 }

@@ -43,8 +43,11 @@ type SharePart struct {
 func (p Params) ShareParts(e Entry, prior Prior, paid uint64) []SharePart {
 	gave, word := p.shares(e.WithPaid(paid), prior)
 	why := fmt.Sprintf("gave %d MiB, paid for %d and took %d: 16 for as much, 8 more for each doubling, half for each halving", e.In>>20, paid>>20, e.Out>>20)
-	if gave == 0 {
+	switch {
+	case gave == 0:
 		why = "a newcomer: it never gave or paid anything, and the chain says nothing of it"
+	case word == 0:
+		why += fmt.Sprintf("; the chain says nothing of it, so at most one for each %d KiB given or paid for, and one at least", knownUnit>>10)
 	}
 	return []SharePart{
 		{"exchange", gave, why},
