@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lode-node/lode/chain"
@@ -117,11 +118,21 @@ type Upgrade struct {
 	Error  string `json:"error,omitempty"`
 }
 
-var errNoProver = badRequest("this node has no prover: only a storage node has one")
+// noProver is the answer of a node without a prover: it names one that has one, if the chain knows any.
+func (n *Node) noProver() error {
+	such := ""
+	for node := range n.chain.View().Nodes("") {
+		if id, err := peer.IDFromBytes([]byte(node.Account)); err == nil && id != n.id {
+			such = ", such as " + id.String()
+			break
+		}
+	}
+	return badRequest("node %v is of the role %s and has no prover: ask a storage node%s, by the socket in its home: --node HOME/api.sock; what the chain has of one, any node knows: `lode node list`", n.id, n.c.Role, such)
+}
 
 func (n *Node) getProver(r *http.Request) (any, error) {
 	if n.seat == nil {
-		return nil, errNoProver
+		return nil, n.noProver()
 	}
 	info, err := n.seat.Info(r.Context())
 	if err != nil {
@@ -159,7 +170,7 @@ type ProverFile struct {
 
 func (n *Node) getProverFiles(r *http.Request) (any, error) {
 	if n.seat == nil {
-		return nil, errNoProver
+		return nil, n.noProver()
 	}
 	files, err := n.seat.Files(r.Context())
 	if err != nil {
@@ -191,7 +202,7 @@ type VerifiedAnswer struct {
 // postVerify reads a whole file, ?cid=…, or without one all random data.
 func (n *Node) postVerify(r *http.Request) (any, error) {
 	if n.seat == nil {
-		return nil, errNoProver
+		return nil, n.noProver()
 	}
 	text := r.URL.Query().Get("cid")
 	if text == "" {
@@ -212,7 +223,7 @@ func (n *Node) postVerify(r *http.Request) (any, error) {
 // postSRD sets how many units of random data the keeper makes, until the node ends.
 func (n *Node) postSRD(r *http.Request) (any, error) {
 	if n.seat == nil {
-		return nil, errNoProver
+		return nil, n.noProver()
 	}
 	var c struct{ Units *int }
 	if err := json.NewDecoder(r.Body).Decode(&c); err != nil || c.Units == nil || *c.Units < 0 {
@@ -233,7 +244,7 @@ type SRDAnswer struct {
 // the next slot.
 func (n *Node) postUpgrade(r *http.Request) (any, error) {
 	if n.seat == nil {
-		return nil, errNoProver
+		return nil, n.noProver()
 	}
 	var c struct {
 		Socket  string
@@ -283,7 +294,7 @@ func (n *Node) barred(v *chain.View, info mpow.ProverInfo) string {
 // postAbandon calls a hand-over off, as long as the old prover has not signed over.
 func (n *Node) postAbandon(r *http.Request) (any, error) {
 	if n.seat == nil {
-		return nil, errNoProver
+		return nil, n.noProver()
 	}
 	h, ok := n.seat.now().(Hander)
 	if !ok {

@@ -55,7 +55,7 @@ func (r *reporter) want() {
 // postRecover asks this node to begin a new generation (spec §3.10).
 func (n *Node) postRecover(*http.Request) (any, error) {
 	if n.reporter == nil {
-		return nil, badRequest("this node has no prover: only a storage node has a generation")
+		return nil, n.noProver()
 	}
 	v := n.chain.View()
 	node, ok := v.Node(n.id)
