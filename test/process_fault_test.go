@@ -117,6 +117,12 @@ func (w *town) jailed() {
 		w.Fatal(err)
 	}
 	from := fmt.Sprint(head.Height, ":", head.Hash)
+	if _, talk, code := w.lode("verify", "account", m.ID, "--home", m.Home); code != 1 || !strings.Contains(talk, "`lode verify header --node NODE`") {
+		w.Errorf("lode verify from a first header that is too old: code %d, want the command that has a later one: %s", code, talk)
+	}
+	if out, talk, code := w.lode("verify", "header", fmt.Sprint(head.Height), "--node", w.edge().Socket); code != 0 || strings.TrimSpace(out) != from {
+		w.Errorf("lode verify header %d: code %d, %q, want %s: %s", head.Height, code, out, from, talk)
+	}
 	if out, talk, code := w.lode("verify", "account", m.ID, "--home", m.Home, "--trust", from[:len(from)-2]+"00"); code != 1 || !strings.Contains(talk, "has hash") {
 		w.Errorf("lode verify from a header with another hash: code %d: %s%s", code, out, talk)
 	}

@@ -26,11 +26,16 @@ func (c *cli) verifyCmd() *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use: "verify", Short: "ask a node and believe nothing: check its answer against the headers of the chain",
 		Long: `Take a record with its proof from any node, follow the headers of the chain from the set of the genesis in hand, and check
-the one against the other. Exit code 1 says that something does not hold.`,
+the one against the other. Exit code 1 says that something does not hold.
+
+Trust in a header lasts only as long as whoever signed two can be punished for it: on a network older than that begin from a header that a node of
+your own has, or somebody whom you believe:
+
+  lode verify account ACCOUNT --trust $(lode verify header --node NODE-YOU-BELIEVE)`,
 	})
 	cmd.PersistentFlags().StringVar(&from.genesis, "genesis", "", "genesis.json of the chain (default: HOME/genesis.json)")
-	cmd.PersistentFlags().StringVar(&from.trust, "trust", "", "HEIGHT:HASH of a header that you believe, where the first of the chain is too old")
-	cmd.AddCommand(
+	cmd.PersistentFlags().StringVar(&from.trust, "trust", "", "HEIGHT:HASH of a header that you believe, where the first of the chain is too old; `lode verify header` has those of a node")
+	cmd.AddCommand(c.verifyHeaderCmd(),
 		&cobra.Command{Use: "account ACCOUNT", Short: "check a balance", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := c.accountOf(args)
 			if err != nil {
@@ -77,6 +82,39 @@ the one against the other. Exit code 1 says that something does not hold.`,
 		}},
 	)
 	return cmd
+}
+
+func (c *cli) verifyHeaderCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "header [HEIGHT]", Short: "what to give --trust: height and hash of a header of a node that you believe",
+		Long: "Ask a node that you believe, such as your own, for the header of HEIGHT, by default the newest that others have signed. Nothing is checked here: the\nanswer is for --trust of the other commands, which then need to believe no other node.",
+		Args: nargs(0, 1), RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := c.within(cmd.Context(), askTime)
+			defer cancel()
+			cl, err := c.client()
+			if err != nil {
+				return err
+			}
+			var height int64
+			if len(args) == 1 {
+				if height, err = strconv.ParseInt(args[0], 10, 64); err != nil || height < 1 {
+					return usage("height %q: want a number above zero", args[0])
+				}
+			} else {
+				var s node.StatusAnswer
+				if err := cl.get(ctx, "/status", &s); err != nil {
+					return err
+				}
+				height = max(s.Height-1, 1)
+			}
+			var a node.LightAnswer
+			if err := cl.get(ctx, fmt.Sprint("/light/", height), &a); err != nil {
+				return err
+			}
+			word := fmt.Sprint(a.Height, ":", a.Hash)
+			return c.show(map[string]any{"height": a.Height, "hash": a.Hash, "trust": word}, func(w io.Writer) { fmt.Fprintln(w, word) })
+		},
+	}
 }
 
 // A verifiedHeight is an app hash that the headers vouch for.
@@ -144,7 +182,7 @@ func (c *cli) verified(cmd *cobra.Command, from anchor, path string, answer any,
 	}
 	err = lc.Follow(raw, time.Now(), light)
 	if errors.Is(err, chain.ErrLightOld) {
-		return at, fmt.Errorf("%w: name a later one that you believe with --trust HEIGHT:HASH, as a node of yours has it under /lode/v1/light/HEIGHT", err)
+		return at, fmt.Errorf("%w; ask a node that you believe, one of your own, for a later one with `lode verify header --node NODE`, which prints HEIGHT:HASH, and repeat this with --trust HEIGHT:HASH", err)
 	}
 	if err != nil {
 		return at, err
@@ -159,7 +197,7 @@ func trust(lc *chain.LightClient, word string, light func(int64) ([]byte, error)
 	height, err := strconv.ParseInt(at, 10, 64)
 	hash, errHash := hex.DecodeString(text)
 	if err != nil || height < 1 || errHash != nil || len(hash) != 32 {
-		return usage("--trust %q: want HEIGHT:HASH, the hash in 64 hexadecimal digits", word)
+		return usage("--trust %q: want HEIGHT:HASH as `lode verify header` prints it, the hash in 64 hexadecimal digits", word)
 	}
 	raw, err := light(height)
 	if err != nil {
