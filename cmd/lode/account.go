@@ -301,7 +301,7 @@ func (cl *client) submitDraft(ctx ctxt, d *chain.Draft, replace string) (sent, e
 		return sent{}, err
 	}
 	if n := d.Missing(); n > 0 {
-		return sent{}, usage("account %v: %s of %d missing: write the transaction to a file with --draft FILE, and have the others `lode account sign` it",
+		return sent{}, usage("account %v: %s of %d missing: have the others `lode account sign FILE`, the draft that --draft FILE writes, and `lode account send FILE` then",
 			b.Sender, word(n, "signature", "signatures"), d.Threshold.Need)
 	}
 	raw, err := d.Tx()

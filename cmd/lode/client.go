@@ -23,7 +23,7 @@ type client struct {
 	where string // for people: the socket or URL
 	token string
 	hc    *http.Client
-	hint  string // the command that starts a node there
+	hint  string // the command that starts a node there; empty if that is not known
 }
 
 // maxAnswer bounds what is read of one answer, in bytes.
@@ -62,11 +62,11 @@ func socketClient(socket string) *client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &client{
-		base: "http://node", where: socket,
-		hc:   &http.Client{Transport: &http.Transport{DialContext: dial}},
-		hint: "lode start --home " + filepath.Dir(socket),
+	cl := &client{base: "http://node", where: socket, hc: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+	if filepath.Base(socket) == "api.sock" { // else it is no home's, such as HOST:PORT without http://
+		cl.hint = "lode start --home " + filepath.Dir(socket)
 	}
+	return cl
 }
 
 // get asks path, like "/status", and reads the answer into v.
@@ -118,6 +118,9 @@ func (cl *client) do(ctx context.Context, method, path, kind string, body []byte
 func (cl *client) unreached(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+		if cl.hint == "" {
+			return &coded{exitNoNode, fmt.Errorf("no node is running at %s: name another with --node, HOME/api.sock or http://HOST:PORT", cl.where)}
+		}
 		return &coded{exitNoNode, fmt.Errorf("no node is running at %s: start one with `%s`, or name another with --node", cl.where, cl.hint)}
 	}
 	return fmt.Errorf("ask the node at %s: %w", cl.where, err)

@@ -123,7 +123,7 @@ func parseRoot(s string) (cid.Cid, error) {
 func parseAccount(what, s string) (peer.ID, error) {
 	id, err := peer.Decode(s)
 	if err != nil {
-		return "", usage("%s: %q is not an account (a peer ID like 12D3KooW…): %v", what, s, err)
+		return "", usage("%s: %q is not an account (a peer ID like 12D3KooW…; `lode key list` has yours, `lode node list` those of storage nodes): %v", what, s, err)
 	}
 	return id, nil
 }
