@@ -128,7 +128,11 @@ func (s *state) vote(sender peer.ID, m Vote) error {
 	b.Choice = m.Choice
 	*p.Tally.of(b.Choice) += b.Weight
 	ballots.set(s, key, b)
-	s.emit(Event{Kind: "voted", Who: sender, Amount: coin.Amount(b.Weight), Why: fmt.Sprintf("%d: %s", p.ID, b.Choice)})
+	said := Event{Kind: "voted", Who: sender, Amount: coin.Amount(b.Weight), Why: fmt.Sprintf("%d: %s", p.ID, b.Choice)}
+	if p.Asks.Emergency != nil { // power is no money
+		said.Amount, said.Why = 0, fmt.Sprintf("%s, %d units of power", said.Why, b.Weight)
+	}
+	s.emit(said)
 	if p.Tally.settled(p.Asks.Emergency != nil) {
 		votings.drop(s, p.Closes, p.ID)
 		s.closeVote(p)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -19,12 +20,14 @@ import (
 func (c *cli) govCmd() *cobra.Command {
 	cmd := group(&cobra.Command{Use: "gov", Short: "propose and vote: params, upgrades, which enclaves may register"})
 	cmd.AddCommand(c.proposeCmd(), c.voteCmd(),
+		c.accountHistoryCmd("what an account proposed and voted, and what became of its proposals, the newest first", "proposed,voted,passed,enacted,failed,rejected,vetoed"),
 		&cobra.Command{Use: "list", Short: "list proposals under vote and decided ones", Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error {
 			return ask(c, cmd, "/gov/proposals", func(w io.Writer, a proposalsAnswer) {
 				var t table
 				t.row("ID", "STATE", "TITLE", "YES", "NO", "VETO", "OF", "CLOSES", "TAKES EFFECT")
 				for _, p := range a.Proposals {
-					t.row(p.ID, p.State, p.Title(), p.Tally.Yes, p.Tally.No, p.Tally.Veto, p.Tally.Total, p.Closes, p.Enacts)
+					w := func(n uint64) string { return weight(p, n) }
+					t.row(p.ID, p.State, p.Title(), w(p.Tally.Yes), w(p.Tally.No), w(p.Tally.Veto), w(p.Tally.Total), p.Closes, effect(p))
 				}
 				t.print(w)
 			})
@@ -105,7 +108,7 @@ func (c *cli) proposeCmd() *cobra.Command {
 				return err
 			}
 			if m.Title = title; title == "" {
-				m.Title = cmd.Name() + " " + strings.Join(args, " ")
+				m.Title = strings.Join(append([]string{cmd.Name()}, args...), " ")
 			}
 			return c.transact(cmd, f, chain.Msg{Gov: &chain.Gov{Propose: &m}}, "proposed: %s; `lode gov list` has its number", m.Title)
 		}}
@@ -141,8 +144,13 @@ func (c *cli) proposeCmd() *cobra.Command {
 			return chain.Propose{}, err
 		}
 		var p mpow.Policy
-		if err := json.Unmarshal(raw, &p); err != nil {
-			return chain.Propose{}, usage("policy %s: %v", args[0], err)
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.DisallowUnknownFields() // a word misspelt would be a list left empty
+		if err := d.Decode(&p); err != nil {
+			return chain.Propose{}, usage("policy %s: %v: want what stands under \"policy\" in `lode gov enclaves --json`", args[0], err)
+		}
+		if _, err := d.Token(); err != io.EOF {
+			return chain.Propose{}, usage("policy %s: there is more behind the policy", args[0])
 		}
 		return chain.Propose{Enclaves: &mpow.Amendment{Policy: &p}}, nil
 	})
@@ -199,22 +207,39 @@ func parseDenial(kind, value string) (*mpow.Denial, error) {
 	return nil, usage("%q: want measurement, cpu or fmspc", kind)
 }
 
+// weight is n of what weighs votes on p: stake, and for an emergency units of voting power.
+func weight(p chain.Proposal, n uint64) string {
+	if p.Asks.Emergency != nil {
+		return fmt.Sprintf("%d power", n)
+	}
+	return coin.Amount(n).String()
+}
+
+// effect says when p takes or took effect, nothing if it never will.
+func effect(p chain.Proposal) string {
+	switch {
+	case p.State == chain.StateOpen && p.Asks.Emergency != nil:
+		return "once it is won"
+	case p.State == chain.StateOpen, p.State == chain.StatePassed:
+		return fmt.Sprintf("height %d", p.Enacts)
+	case p.State == chain.StateEnacted:
+		return p.Why
+	}
+	return ""
+}
+
 func printProposal(w io.Writer, a proposalAnswer) {
 	p, t := a.Proposal, a.Proposal.Tally
 	fields(w, "proposal", p.ID, "title", p.Title(), "state", p.State, "because", p.Why, "by", p.Proposer, "deposit", p.Deposit,
-		"opened at height", p.Opened, "closes at", p.Closes, "takes effect at", p.Enacts,
-		"yes", t.Yes, "no", t.No, "veto", t.Veto, "abstain", t.Abstain, "of all", t.Total)
+		"opened at height", p.Opened, "closes at", p.Closes, "takes effect at", effect(p),
+		"yes", weight(p, t.Yes), "no", weight(p, t.No), "veto", weight(p, t.Veto), "abstain", weight(p, t.Abstain), "of all", weight(p, t.Total))
 	asks, _ := json.Marshal(p.Asks) // plain values: it cannot fail
 	fmt.Fprintf(w, "asks for  %s\n", asks)
 	if len(a.Votes) > 0 {
 		var t table
 		t.row("VOTE", "ACCOUNT", "WEIGHT")
 		for _, v := range a.Votes {
-			weight := fmt.Sprint(coin.Amount(v.Weight))
-			if p.Asks.Emergency != nil {
-				weight = fmt.Sprintf("%d power", v.Weight)
-			}
-			t.row(v.Choice, v.Account, weight)
+			t.row(v.Choice, v.Account, weight(p, v.Weight))
 		}
 		t.print(w)
 	}
