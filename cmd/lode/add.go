@@ -206,7 +206,11 @@ func (c *cli) orderAdded(ctx context.Context, cl *client, a added, p addPlan) er
 	if err != nil {
 		return err
 	}
-	c.say("ordered %d blocks of storage at height %d for a fee of %v", m.Blocks, s.Height, s.Fee)
+	if o := cl.placed(ctx, a.Root, s); o.Price > 0 {
+		c.say("ordered %d blocks of storage at height %d for %s in all: %v for the order, of which all but the base fee comes back if nobody proves it, and a fee of %v", m.Blocks, s.Height, o.total(), o.Price, s.Fee)
+		return nil
+	}
+	c.say("ordered %d blocks of storage at height %d for a fee of %v and the price in `lode order history %v`", m.Blocks, s.Height, s.Fee, a.Root)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/url"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/spf13/cobra"
 
@@ -52,9 +53,10 @@ first copy until the order is live.`,
 			if err != nil {
 				return err
 			}
-			return c.show(s, func(w io.Writer) {
+			o := cl.placed(ctx, p.Root.Cid(), s)
+			return c.show(o, func(w io.Writer) {
 				fmt.Fprintf(w, "ordered %v: %s for %d blocks\n", p.Root, size(p.Size), p.Blocks)
-				fields(w, "height", s.Height, "fee", s.Fee, "transaction", s.Hash)
+				fields(w, "height", s.Height, "cost in all", o.total(), "for the order", o.price(), "fee", s.Fee, "transaction", s.Hash)
 				c.say("watch it with `lode order show %v`", p.Root)
 			})
 		},
@@ -67,6 +69,45 @@ first copy until the order is live.`,
 	fl.StringVar(&memo, "memo", "", "a note of up to 256 bytes; the chain does not keep it")
 	fl.StringArrayVar(&sources, "source", nil, "multiaddr with peer ID of who serves the first copy, up to three (default: as added)")
 	return cmd
+}
+
+// An ordered is an order that a block holds, as printed.
+type ordered struct {
+	sent
+	Price coin.Amount `json:"price,omitempty"` // of the order, its tip included; absent if the node did not tell
+}
+
+// placed returns s, which placed an order for root, with what the order took of the
+// account: the price of its block, which may be another than a quote before it said.
+func (cl *client) placed(ctx ctxt, root cid.Cid, s sent) ordered {
+	o := ordered{sent: s}
+	var a historyAnswer
+	path := fmt.Sprintf("/orders/%v/history?kind=placed&before=%d&limit=1", root, s.Height+1)
+	if err := cl.get(ctx, path, &a); err != nil {
+		return o // it is placed all the same
+	}
+	for _, e := range a.Events {
+		if e.Height == s.Height && e.Who.String() == s.From {
+			o.Price = e.Amount
+		}
+	}
+	return o
+}
+
+// price and total are empty if the node did not tell.
+func (o ordered) price() string {
+	if o.Price == 0 {
+		return ""
+	}
+	return o.Price.String()
+}
+
+func (o ordered) total() string {
+	x, err := o.Price.Add(o.Fee)
+	if o.Price == 0 || err != nil {
+		return ""
+	}
+	return x.String()
 }
 
 // placeOf builds the order of a root from the flags, and from what this home has added where they say nothing.
