@@ -318,6 +318,34 @@ func TestWhatIsDrawnCounts(t *testing.T) {
 	}
 }
 
+// An order that ends with a slot is owed the answers of that slot: they are judged
+// before what is due (spec §1.8, §3.11).
+func TestTheLastSlotOfAnOrderIsAskedToo(t *testing.T) {
+	m, a, b := newDrawn(t, nil)
+	last := mpow.Slot(m.file("f").Expiry/m.View().Params().Mpow.SlotBlocks) - 1
+	for m.View().Slot() < last {
+		m.nextSlot()
+		if m.View().Slot() < last {
+			m.answerAll("n3")
+		}
+		a.report()
+		b.report()
+	}
+	open := m.open()
+	if len(open) == 0 {
+		t.Fatal("nobody is asked in the last slot: the test asks nothing")
+	}
+	m.nextSlot()
+	for _, d := range open {
+		if n, _ := m.View().Node(d.Node); n.Faults == 0 {
+			t.Errorf("%+v of an order that ended with its slot cost nothing", d)
+		}
+	}
+	if m.file("f").State != market.Expired {
+		t.Errorf("f is %v", m.file("f").State)
+	}
+}
+
 // TestADrawOfAnEndedGenerationIsVoid: who begins anew while it is asked answers for
 // nothing of before, and what is dead of it is never asked for (spec §3.10, §3.11).
 func TestADrawOfAnEndedGenerationIsVoid(t *testing.T) {
