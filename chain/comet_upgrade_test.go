@@ -136,7 +136,67 @@ func TestCometUpgrade(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Errorf("an old build that comes later stands at height %d: %+v", late.View().Height(), late.Status())
 	}
-	for _, p := range after {
+	must(t, late.Close())
+	caughtUp := n.spawn(t, 3) // from genesis through the upgrade
+	if got := caughtUp.reach(t, height+4); got != want {
+		t.Errorf("who comes late has block %s at height %d, want %s", got, height+4, want)
+	}
+	for _, p := range append(after, caughtUp) {
 		p.stop(t)
+	}
+}
+
+// TestCometUpgradeSurvivesKills has the one validator of a chain killed at each
+// moment around its upgrade: the old build as soon as its last block is there,
+// with the next round begun and its log of messages open, and when it starts once
+// more; the new one as soon as it has made the first block under the new rules. It
+// goes on from the same home each time and loses no block. Spec §8.1.
+func TestCometUpgradeSurvivesKills(t *testing.T) {
+	if testing.Short() {
+		t.Skip("some seconds of real consensus")
+	}
+	n := newCometNet(t, 1, 0)
+	n.genesis.Params.VoteSlots = 1
+	const height = 26
+	first := run(t, n.config(t, 0))
+	reach(t, first, 1)
+	for _, m := range []chain.Gov{
+		{Propose: &chain.Propose{Title: "the second release", Upgrade: &chain.Upgrade{Name: "two", Version: 2, Height: height}}},
+		{Vote: &chain.Vote{Proposal: 1, Choice: chain.Yes}},
+	} {
+		_, err := first.Submit(t.Context(), chain.Msg{Gov: &m})
+		must(t, err)
+	}
+	first.stop(t)
+
+	old := n.spawn(t, 0)
+	last := old.reach(t, height-1)
+	old.kill()
+	again := n.spawn(t, 0)
+	if h, _, ok := again.block(); ok {
+		t.Fatalf("the old build makes block %d", h)
+	}
+	again.kill()
+	if h := signed(t, n.places[0].Home); h > height-1 {
+		t.Errorf("the old build signed for height %d, which it cannot make", h)
+	}
+
+	n.protocol = 2
+	made := n.spawn(t, 0)
+	at := made.reach(t, height)
+	made.kill()
+	end := n.spawn(t, 0)
+	end.reach(t, height+3)
+	end.stop(t)
+	app, err := chain.OpenApp(chain.AppConfig{Dir: filepath.Join(n.places[0].Home, "state"), Genesis: n.genesis, Audit: true, Protocol: 2})
+	must(t, err)
+	t.Cleanup(func() { must(t, app.Close()) })
+	for h, want := range map[int64]string{height - 1: last, height: at} {
+		if b, ok := app.View().Block(h); !ok || fmt.Sprintf("%x", b.Hash) != want {
+			t.Errorf("block %d is %x after all, want %s", h, b.Hash, want)
+		}
+	}
+	if version, plan := app.View().Protocol(); version != 2 || plan != nil {
+		t.Errorf("version %d, plan %+v after the upgrade", version, plan)
 	}
 }
