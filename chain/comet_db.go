@@ -279,5 +279,5 @@ type quietPebble struct{}
 func (quietPebble) Infof(string, ...any)  {}
 func (quietPebble) Errorf(string, ...any) {}
 func (quietPebble) Fatalf(format string, args ...any) {
-	panic(fmt.Sprintf("chain: consensus store: "+format, args...))
+	panic(fmt.Sprintf("chain: consensus store: "+format, args...) + ifFull)
 }

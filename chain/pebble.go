@@ -58,7 +58,12 @@ func (l pebbleLog) Infof(format string, args ...any) {
 func (l pebbleLog) Errorf(format string, args ...any) {
 	l.log.Error("state store", "err", fmt.Sprintf(format, args...))
 }
-func (l pebbleLog) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (l pebbleLog) Fatalf(format string, args ...any) {
+	panic(fmt.Sprintf("chain: state store: "+format, args...) + ifFull)
+}
+
+// ifFull ends the last words of a store that cannot write. What it had confirmed is in its log, and is there at the next start.
+const ifFull = "; if the disk is full: free space and start the node again, nothing confirmed is lost"
 
 // physical is where a key of the state stands in the store: derived keys as they
 // are, proven ones under v/.

@@ -27,26 +27,27 @@ type (
 
 	// StatusAnswer is GET status.
 	StatusAnswer struct {
-		Height     int64     `json:"height"`
-		AppHash    string    `json:"app_hash"` // hexadecimal
-		ChainID    string    `json:"chain_id"`
-		Class      string    `json:"class"`
-		Slot       mpow.Slot `json:"slot"`
-		Era        gpos.Era  `json:"era"`
-		ID         peer.ID   `json:"id"`        // account and peer ID
-		Role       string    `json:"role"`      // storage or edge
-		Kind       string    `json:"kind"`      // sgx, simulated; empty on an edge
-		Simulated  bool      `json:"simulated"` // the chain counts proofs without hardware protection
-		Version    string    `json:"version"`
-		CatchingUp bool      `json:"catching_up"`
-		Validator  bool      `json:"validator"`          // its key votes on the next block
-		Standing   string    `json:"standing,omitempty"` // why it does or does not, by its stake; empty on an edge
-		ChainPeers int       `json:"chain_peers"`        // of the consensus network
-		Peers      int       `json:"peers"`              // of libp2p
-		Stopped    string    `json:"stopped,omitempty"`  // why no blocks come; empty: they do
-		Addrs      []string  `json:"addrs"`              // multiaddrs with the peer ID
-		Gateway    string    `json:"gateway,omitempty"`  // host:port
-		Faults     []string  `json:"faults"`             // switched on for tests
+		Height     int64      `json:"height"`
+		AppHash    string     `json:"app_hash"` // hexadecimal
+		ChainID    string     `json:"chain_id"`
+		Class      string     `json:"class"`
+		Slot       mpow.Slot  `json:"slot"`
+		Era        gpos.Era   `json:"era"`
+		ID         peer.ID    `json:"id"`        // account and peer ID
+		Role       string     `json:"role"`      // storage or edge
+		Kind       string     `json:"kind"`      // sgx, simulated; empty on an edge
+		Simulated  bool       `json:"simulated"` // the chain counts proofs without hardware protection
+		Version    string     `json:"version"`
+		CatchingUp bool       `json:"catching_up"`
+		Validator  bool       `json:"validator"`          // its key votes on the next block
+		Standing   string     `json:"standing,omitempty"` // why it does or does not, by its stake; empty on an edge
+		ChainPeers int        `json:"chain_peers"`        // of the consensus network
+		Peers      int        `json:"peers"`              // of libp2p
+		Stopped    string     `json:"stopped,omitempty"`  // why no blocks come; empty: they do
+		Addrs      []string   `json:"addrs"`              // multiaddrs with the peer ID
+		Gateway    string     `json:"gateway,omitempty"`  // host:port
+		Faults     []string   `json:"faults"`             // switched on for tests
+		Disk       *DiskState `json:"disk,omitempty"`     // of the home; nil without one
 
 		Prover *mpow.ProverInfo `json:"prover,omitempty"`      // nil on an edge
 		Report *LastReport      `json:"last_report,omitempty"` // nil on an edge

@@ -93,6 +93,7 @@ type Disk struct {
 	ds   *pebbleds.Datastore
 	most uint64
 	free func() (uint64, error) // bytes left on the disk
+	dir  string
 
 	counted chan struct{} // closed at the end of the count
 	stop    context.CancelFunc
@@ -133,7 +134,7 @@ func OpenDisk(ctx context.Context, dir string, most uint64) (*Disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open blocks %s: %w", dir, err)
 	}
-	d := &Disk{Blockstore: blockstore.NewBlockstore(ds, blockstore.WriteThrough(true)), ds: ds, most: most,
+	d := &Disk{Blockstore: blockstore.NewBlockstore(ds, blockstore.WriteThrough(true)), ds: ds, most: most, dir: dir,
 		free: func() (uint64, error) { return diskFree(dir) }, counted: make(chan struct{}), gone: map[string]struct{}{}}
 	d.lru, err = simplelru.NewLRU(1<<30, func(_ string, n uint64) { d.size -= n })
 	if err != nil {
@@ -277,7 +278,7 @@ const blocksReserve = 256 << 20
 // full the error is ENOSPC.
 func (d *Disk) Put(ctx context.Context, b blocks.Block) error {
 	if free, err := d.free(); err == nil && free < blocksReserve {
-		return fmt.Errorf("put %v: %d bytes are free on this disk, and %d stay free: %w", b.Cid(), free, blocksReserve, syscall.ENOSPC)
+		return fmt.Errorf("put %v: %d MiB are free on the disk of %s, and %d stay free: %w", b.Cid(), free>>20, d.dir, blocksReserve>>20, syscall.ENOSPC)
 	}
 	n := len(b.RawData())
 	if d.most > 0 {

@@ -201,7 +201,7 @@ func (k *keeper) room(info mpow.ProverInfo) uint64 {
 		k.log.Warn("free space is not known, the settings alone bound what is held", "dir", k.dir, "err", err)
 		return math.MaxUint64
 	}
-	return info.FileBytes + info.SRDBytes + free - min(free, diskReserve)
+	return info.FileBytes + info.SRDBytes + free - min(free, DiskReserve)
 }
 
 // roomOf is the same of a prover in another process, by its own disks; within an
@@ -217,11 +217,8 @@ func roomOf(info mpow.ProverInfo) uint64 {
 			free += min(d.Free, math.MaxUint64/2-free)
 		}
 	}
-	return info.FileBytes + info.SRDBytes + free - min(free, diskReserve)
+	return info.FileBytes + info.SRDBytes + free - min(free, DiskReserve)
 }
-
-// diskReserve is left free for chain state and logs, in bytes.
-const diskReserve = 1 << 30
 
 // start begins a deed and returns at once.
 func (k *keeper) start(ctx context.Context, group *errgroup.Group, d deed) {

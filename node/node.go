@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -22,6 +23,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lode-node/lode/bitswap"
 	"github.com/lode-node/lode/chain"
@@ -134,7 +136,8 @@ type Node struct {
 	reporter *reporter     // nil on an edge
 	settler  *settler
 	metrics  *metrics
-	kind     string // of the prover's evidence
+	kind     string                // of the prover's evidence
+	full     atomic.Pointer[error] // why consensus was ended for want of space; nil: it was not
 
 	servers []server
 	gateway string // addresses as bound
@@ -328,7 +331,14 @@ func (n *Node) openStore() error {
 
 func (n *Node) openExchange() (err error) {
 	n.metrics = newMetrics(n.chain, n.host)
-	n.metrics.reg.MustRegister(newStoreCollector(n.store))
+	n.metrics.reg.MustRegister(newStoreCollector(n.store), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "lode_node_disk_free_bytes", Help: "Bytes free on the disk of the home: below 64 MiB consensus ends.",
+	}, func() float64 {
+		if d := n.disk(); d != nil {
+			return float64(d.Free)
+		}
+		return 0
+	}))
 	if n.priors, err = lru.New[peer.ID, known](priorsKept); err != nil {
 		return err
 	}

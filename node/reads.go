@@ -30,6 +30,9 @@ func (n *Node) Status() StatusAnswer {
 		Peers: len(n.host.Network().Peers()), Addrs: n.Addrs(), Gateway: n.gateway, Faults: n.faults.On(),
 		Work: []Work{}, Failed: []Failure{},
 	}
+	if a.Disk = n.disk(); n.full.Load() != nil {
+		a.Stopped = (*n.full.Load()).Error()
+	}
 	if n.keeper == nil {
 		return a
 	}

@@ -40,8 +40,20 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	var lost error // written by the engine alone, read after g.Wait
 	if n.engine != nil {
+		engine, stop := context.WithCancelCause(ctx)
+		defer stop(nil)
+		if n.home != nil {
+			g.Go(func() error {
+				watchSpace(ctx, n.home.Dir(), n.reserve(), diskFree, func(why error) { n.full.Store(&why); stop(why) }, n.log)
+				return nil
+			})
+		}
 		g.Go(func() error {
-			if lost = n.engine(ctx); lost != nil && ctx.Err() == nil {
+			lost = n.engine(engine)
+			if why := n.full.Load(); why != nil {
+				lost = errors.Join(*why, lost)
+			}
+			if lost != nil && ctx.Err() == nil {
 				n.log.Error("CONSENSUS LOST: this node makes and checks no more blocks; it serves what it has until it is started again", "err", lost)
 			}
 			return nil

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -39,8 +40,8 @@ func TestDiskLeavesRoom(t *testing.T) {
 	free := uint64(blocksReserve - 1)
 	d.free = func() (uint64, error) { return free, nil }
 	b := blocks.NewBlock([]byte("one"))
-	if err := d.Put(t.Context(), b); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("with %d bytes free: %v, want ENOSPC", free, err)
+	if err := d.Put(t.Context(), b); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "255 MiB are free on the disk of "+d.dir) {
+		t.Errorf("with %d bytes free: %v, want ENOSPC and the disk", free, err)
 	}
 	if ok, err := d.Has(t.Context(), b.Cid()); ok || err != nil {
 		t.Errorf("has: %v, %v", ok, err)

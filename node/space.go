@@ -2,7 +2,40 @@
 
 package node
 
-import "syscall"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// DiskReserve is what a storage node leaves free on its disk, in bytes: with less it takes no file and makes no random
+// data, so nothing more may be staked.
+const DiskReserve = 1 << 30
+
+// chainReserve is how much has to be free on the disk of a home for consensus to go on, in bytes. A database that cannot
+// write its log ends the process in the middle of what it does; before that, consensus ends in order.
+const chainReserve = 64 << 20
+
+// spaceEvery is how often the disk is looked at.
+const spaceEvery = 5 * time.Second
+
+// DiskFree returns the bytes that this process may still write below dir, or below the nearest directory above it that
+// there is.
+func DiskFree(dir string) (uint64, error) {
+	for {
+		free, err := diskFree(dir)
+		if up := filepath.Dir(dir); errors.Is(err, fs.ErrNotExist) && up != dir {
+			dir = up
+			continue
+		}
+		return free, err
+	}
+}
 
 // diskFree returns the bytes that this process may still write below dir.
 func diskFree(dir string) (uint64, error) {
@@ -11,4 +44,89 @@ func diskFree(dir string) (uint64, error) {
 		return 0, err
 	}
 	return uint64(s.Bavail) * uint64(s.Bsize), nil
+}
+
+// A DiskState is how much room there is for a node's home.
+type DiskState struct {
+	Dir  string `json:"dir"`            // the home
+	Free uint64 `json:"free"`           // bytes
+	Word string `json:"word,omitempty"` // what is wrong, and what to do; empty: there is room
+}
+
+// spaceWord says what so many free bytes below a home mean, and whether consensus has to end. reserve is what this node
+// leaves free while it works as it should, in bytes.
+func spaceWord(dir string, free, reserve uint64) (word string, full bool) {
+	mib := free >> 20
+	switch {
+	case free < chainReserve:
+		return fmt.Sprintf("the disk of %s is FULL: %d MiB are free, and consensus ends below %d; nothing is lost: free space, and start the node again", dir, mib, uint64(chainReserve)>>20), true
+	case free < blocksReserve:
+		return fmt.Sprintf("the disk of %s is nearly full: %d MiB are free, so no block is kept, and below %d consensus ends: free space", dir, mib, uint64(chainReserve)>>20), false
+	case free < reserve:
+		return fmt.Sprintf("the disk of %s has %d MiB free: with less than %d no file is taken and no random data are made, so nothing more may be staked: free space, or add a disk", dir, mib, reserve>>20), false
+	}
+	return "", false
+}
+
+// reserve is what this node leaves free while it works as it should.
+func (n *Node) reserve() uint64 {
+	if n.keeper != nil {
+		return DiskReserve
+	}
+	return blocksReserve
+}
+
+// disk tells how much room there is; nil without a home, or where the system does not say.
+func (n *Node) disk() *DiskState {
+	if n.home == nil {
+		return nil
+	}
+	free, err := diskFree(n.home.Dir())
+	if err != nil {
+		return nil
+	}
+	d := &DiskState{Dir: n.home.Dir(), Free: free}
+	d.Word, _ = spaceWord(d.Dir, free, n.reserve())
+	return d
+}
+
+// watchSpace looks at the disk of dir until ctx ends. It tells once of each change, and ends consensus by stop, with the
+// reason, before the chain's databases cannot write.
+func watchSpace(ctx context.Context, dir string, reserve uint64, free func(dir string) (uint64, error), stop context.CancelCauseFunc, log *slog.Logger) {
+	t := time.NewTicker(spaceEvery)
+	defer t.Stop()
+	level := 0 // of what was told
+	for {
+		if left, err := free(dir); err == nil {
+			word, full := spaceWord(dir, left, reserve)
+			now := spaceLevel(left, reserve)
+			switch {
+			case full:
+				log.Error("disk full", "dir", dir, "free", left, "err", word)
+				stop(errors.New(word))
+				return
+			case now > level:
+				log.Warn("disk low", "dir", dir, "free", left, "err", word)
+			case now == 0 && level > 0:
+				log.Info("the disk has room again", "dir", dir, "free", left)
+			}
+			level = now
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// spaceLevel is 0 with room, 1 where no file is taken, 2 where no block is kept.
+func spaceLevel(free, reserve uint64) int {
+	switch {
+	case free < blocksReserve:
+		return 2
+	case free < reserve:
+		return 1
+	}
+	return 0
 }

@@ -76,6 +76,8 @@ type store struct {
 
 	again *lru.Cache[string, struct{}] // blocks unsealed once; nil: none is kept on disk
 	reads [4]atomic.Uint64             // by source, for metrics
+
+	unkept atomic.Bool // the last block that the gateway brought was not kept
 }
 
 var _ blockstore.Blockstore = (*store)(nil)
@@ -250,8 +252,14 @@ type cache struct{ *store }
 
 // Put implements blockstore.Blockstore; it never fails.
 func (c cache) Put(ctx context.Context, b blocks.Block) error {
-	if err := c.store.Put(ctx, b); err != nil {
-		c.log.Warn("block not kept", "cid", b.Cid(), "err", err)
+	err := c.store.Put(ctx, b)
+	switch {
+	case err == nil:
+		c.unkept.Store(false)
+	case !c.unkept.Swap(true): // once, and not at each block
+		c.log.Warn("blocks are not kept", "cid", b.Cid(), "err", err)
+	default:
+		c.log.Debug("block not kept", "cid", b.Cid(), "err", err)
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ import (
 // devnet is step 1.
 func (d *demo) devnet(ctx context.Context) error {
 	var err error
-	d.net, err = makeNetwork(networkPlan{Dir: d.dir, ChainID: "dev-demo", Storage: 4, Edges: 1, SlotBlocks: demoSlot, Price: demoPrice})
+	d.net, err = makeNetwork(networkPlan{Dir: d.dir, ChainID: "dev-demo", Storage: 4, Edges: 1, SlotBlocks: demoSlot, Price: demoPrice, Bytes: 8 * d.size})
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func (c *cli) devnet(ctx context.Context, plan networkPlan) (err error) {
 	}
 	if n == nil {
 		n, err = makeNetwork(plan)
-	} else {
+	} else if err = roomFor(networkPlan{Dir: n.Dir}, node.DiskFree); err == nil {
 		err = n.portsFree()
 	}
 	if err != nil {

@@ -22,7 +22,8 @@ type networkPlan struct {
 	ChainID    string // begins with "dev-"
 	Storage    int    // nodes that store and validate, with equal bonds
 	Edges      int
-	SlotBlocks int64 // zero: as preset
+	SlotBlocks int64  // zero: as preset
+	Bytes      uint64 // about what will be stored, all copies
 
 	// Price is what storage nodes ask for a GiB, and edges pay as far as somebody opens tabs for them; zero: nobody asks.
 	Price coin.Amount
@@ -65,6 +66,9 @@ func makeNetwork(plan networkPlan) (*network, error) {
 	if _, err := os.Stat(filepath.Join(plan.Dir, "genesis.json")); err == nil {
 		return nil, usage("%s holds a network already: name another directory, or remove it", plan.Dir)
 	}
+	if err := roomFor(plan, node.DiskFree); err != nil {
+		return nil, err
+	}
 	offset, claims, err := claimPorts(0, plan.Storage+plan.Edges)
 	if err != nil {
 		return nil, err
@@ -105,6 +109,24 @@ func makeNetwork(plan networkPlan) (*network, error) {
 		}
 	}
 	return n, nil
+}
+
+// roomPerNode is about what a node of a devnet writes besides files, random data included, in bytes.
+const roomPerNode = 128 << 20
+
+// roomFor says whether the disk of plan has room for it: beside what its nodes write all of them leave the same
+// [node.DiskReserve] free, and with less they prove and stake nothing.
+func roomFor(plan networkPlan, freeOf func(dir string) (uint64, error)) error {
+	free, err := freeOf(plan.Dir)
+	if err != nil {
+		return fmt.Errorf("how much room there is in %s: %w", plan.Dir, err)
+	}
+	need := uint64(node.DiskReserve) + uint64(plan.Storage+plan.Edges)*roomPerNode + plan.Bytes
+	if free < need {
+		return fmt.Errorf("the disk of %s is too full: %s are free, %s are needed (%s that storage nodes leave free, the rest for %s and what they store): free space, or name a directory on another disk with --home",
+			plan.Dir, size(free), size(need), size(node.DiskReserve), word(plan.Storage+plan.Edges, "node", "nodes"))
+	}
+	return nil
 }
 
 // add makes the home of one more node of a network that has its genesis.

@@ -67,6 +67,11 @@ func printProver(w io.Writer, a proverAnswer) {
 		t.row(d.ID[:8], d.Files, d.Units, size(d.Free), d.Dir)
 	}
 	t.print(w)
+	for _, d := range p.Disks {
+		if p.Mode == "sim" && d.Free < node.DiskReserve {
+			fmt.Fprintf(w, "%s has less than %s free: no file is taken and no random data are made, so nothing more may be staked; free space, or add a disk (`lode doctor prover`)\n", d.Dir, size(node.DiskReserve))
+		}
+	}
 }
 
 func (c *cli) proverFilesCmd() *cobra.Command {
@@ -398,7 +403,9 @@ func examineProver(a proverAnswer, col collateralAnswer) []finding {
 	}
 	say("files whole", p.Lost == 0, "none was found damaged since it started", fmt.Sprintf("%d were found damaged since it started", p.Lost), "look after the disk; `lode prover verify` reads everything")
 	for _, d := range p.Disks {
-		if d.Free < lowDisk && p.Units == 0 {
+		if p.Mode == "sim" && d.Free < node.DiskReserve { // within an enclave what it sees of a disk is worth nothing
+			say("disk "+d.ID[:min(8, len(d.ID))], false, "", fmt.Sprintf("%s free in %s: with less than %s no file is taken and no random data are made", size(d.Free), d.Dir, size(node.DiskReserve)), "free space on that disk, or add one with --disk or prover.disks")
+		} else if d.Free < lowDisk && p.Units == 0 {
 			note("disk "+d.ID[:8], fmt.Sprintf("%s free in %s, and no random data left to give way", size(d.Free), d.Dir), "add one with --disk, or lower keeper.capacity")
 		}
 	}

@@ -64,3 +64,25 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 		})
 	}
 }
+
+// A disk without the room that a storage node leaves free is why nothing more may be staked: the prover's status and the
+// doctor name it.
+func TestAFullDiskIsNamedByTheProver(t *testing.T) {
+	a, c := healthy()
+	a.Prover.Kind, a.Prover.Mode, a.Prover.Disks[0].Free = mpow.KindSimulated, "sim", node.DiskReserve
+	named := func() (found bool, status string) {
+		for _, f := range examineProver(a, c) {
+			found = found || f.State == "FAIL" && strings.Contains(f.Word, "free in /d") && f.Remedy != ""
+		}
+		var out strings.Builder
+		printProver(&out, a)
+		return found, out.String()
+	}
+	if found, status := named(); found || strings.Contains(status, "no file is taken") {
+		t.Errorf("with room: found %v, %s", found, status)
+	}
+	a.Prover.Disks[0].Free--
+	if found, status := named(); !found || !strings.Contains(status, "/d has less than 1 GiB free: no file is taken") {
+		t.Errorf("without room: found %v, %s", found, status)
+	}
+}

@@ -248,6 +248,9 @@ func (c *cli) statusCmd() *cobra.Command {
 			for _, a := range s.Addrs {
 				fields(w, "address", a)
 			}
+			if s.Disk != nil && s.Disk.Word != "" {
+				fields(w, "disk", s.Disk.Word)
+			}
 		})
 	}}
 }
