@@ -30,6 +30,7 @@ type eraChain struct {
 	s      *state
 	comet  [3]map[string]int64 // consensus key → power: of this height and the next two
 	absent map[string]bool     // consensus keys that do not sign
+	nils   map[string]bool     // consensus keys that vote for nil
 	works  map[peer.ID]uint64  // bytes that each owner reports in each slot
 	faults []abci.Misbehavior  // of the next block
 	events []Event
@@ -118,6 +119,9 @@ func (c *eraChain) run() {
 		flag := cmtproto.BlockIDFlagCommit
 		if c.absent[key] {
 			flag = cmtproto.BlockIDFlagAbsent
+		}
+		if c.nils[key] {
+			flag = cmtproto.BlockIDFlagNil
 		}
 		address := gpos.Address([]byte(key))
 		if s.height > 1 {
@@ -583,6 +587,42 @@ func TestDownIsJailed(t *testing.T) {
 	}
 }
 
+// TestAVoteForNilIsASignOfLife: who never has the block but always votes is not
+// down, and has the points of its commits. Spec §4.4, §4.5.
+func TestAVoteForNilIsASignOfLife(t *testing.T) {
+	c := newEraChain(t, eraGenesis(t, 4))
+	for _, name := range four {
+		c.works[testID(t, name)] = unit
+	}
+	c.nils = map[string]bool{consPub(t, "v2"): true}
+	c.to(3)
+	if got := c.standing(four...); len(got) != 4 || c.stakeOf("v2").Active != 1_000_000 {
+		t.Errorf("set %v, v2 %+v; want nobody jailed", got, c.stakeOf("v2"))
+	}
+	if d := duties.must(c.s, both[uint64, peer.ID]{2, testID(t, "v2")}); d.Missed != 0 {
+		t.Errorf("v2 missed %d commits, want none", d.Missed)
+	}
+}
+
+// TestDownIsJudgedOverAFullWindowEachTime: who is jailed in a set that is kept
+// sits on, and is judged again when a window has passed that was not judged yet.
+// Spec §4.3, §4.5.
+func TestDownIsJudgedOverAFullWindowEachTime(t *testing.T) {
+	g := eraGenesis(t, 4)
+	g.Params.Stake.DownWindow = 20 // eras are of 12 blocks, and nobody has workload: kept throughout
+	c := newEraChain(t, g)
+	c.absent[consPub(t, "v2")] = true
+	for era, want := range []coin.Amount{1_000_000, 999_000, 999_000, 998_001, 998_001, 997_003} {
+		c.to(int64(era))
+		if got := c.stakeOf("v2").Active; got != want {
+			t.Errorf("after era %d v2 has %d, want %d", era, uint64(got), uint64(want))
+		}
+	}
+	if got := c.standing(four...); len(got) != 4 {
+		t.Errorf("set %v, want it kept whole", got)
+	}
+}
+
 // TestTheWindowSlides: what was missed long ago is forgotten. Spec §4.5.
 func TestTheWindowSlides(t *testing.T) {
 	c := newEraChain(t, eraGenesis(t, 4))
@@ -744,6 +784,10 @@ func TestWhoLowersTheFeePaysAll(t *testing.T) {
 	c.must("v1", c.validateMsg("v1", 400_000))
 	if got := fee(); got != 300_000 {
 		t.Errorf("fee of the era %d ppm after it was raised for the next, want 300,000", got)
+	}
+	c.must("v1", c.validateMsg("v1", 300_000)) // what it is in this era
+	if got := fee(); got != 300_000 {
+		t.Errorf("fee of the era %d ppm after it was set to the same, want 300,000", got)
 	}
 	c.must("v1", c.validateMsg("v1", 100_000))
 	if got := fee(); got != 1_000_000 {
