@@ -95,6 +95,21 @@ func TestAnOrderWithoutPaymentsTakesOneAgainAndCloses(t *testing.T) { // spec §
 	}
 }
 
+// A payment counts up to the block before it is due to go back, and not from then
+// on, though the queue be late. Spec §1.7, §5.2.
+func TestAPaymentThatIsDueBackPaysNobody(t *testing.T) {
+	for late, live := range map[int64]bool{-1: true, 0: false, 1: false} {
+		w := newWorld(t)
+		w.must(w.place("user", 1<<20, 60, 5))
+		sum := w.file.Escrow()
+		w.height = 21 + w.p.PendingBlocks + late // and no visit
+		w.must(w.prove("n1", 1<<20))
+		if back := w.paid[who("user")]; (w.file.State == market.Live) != live || (back == sum) == live {
+			t.Errorf("%d blocks after it was due: state %v, %d of %d back", late, w.file.State, back, sum)
+		}
+	}
+}
+
 func TestPaymentsOfSeveralRunOneAfterTheOther(t *testing.T) { // spec §5.2, §5.5
 	w := newWorld(t)
 	w.must(w.place("a", 1<<20, 600, 0))
