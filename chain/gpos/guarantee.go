@@ -66,7 +66,7 @@ type Guaranteed struct {
 // Guarantee lets the guarantor me, of stake g, back the candidate m.Target, of
 // stake t, with up to m.Amount grains more. The part that would lift t above
 // limit, what its workload carries now, is refused, and with it the whole if
-// nothing is left. A newcomer beyond MaxGuarantors takes the place of the
+// nothing is left, or of a newcomer less than MinBond. A newcomer beyond MaxGuarantors takes the place of the
 // smallest, the last account of equals, if it gives more than that one; it is
 // then held to all it guarantees until the era after now, so that a place cannot
 // be emptied by taking it. A guarantor gives up its own candidacy (spec §4.2).
@@ -101,6 +101,8 @@ func (p Params) Guarantee(g, t Stake, me peer.ID, m Guarantee, limit coin.Amount
 		return fail(ErrFull, "%d guarantee it, the smallest with %v: give more than that, or guarantee another", len(t.Backers), out.Amount)
 	case room == 0:
 		return fail(ErrLimit, "own %v and guaranteed %v of a limit of %v", t.Active, t.Backing, limit)
+	case !found && take < p.MinBond:
+		return fail(ErrLimit, "own %v and guaranteed %v of a limit of %v: there is room for %v, and a guarantee is of %v at least", t.Active, t.Backing, limit, room, p.MinBond)
 	case full && take <= out.Amount:
 		return fail(ErrLimit, "own %v and guaranteed %v of a limit of %v, and %d guarantee it: in the place of the smallest there is room for no more than its %v",
 			t.Active, t.Backing, limit, len(t.Backers), out.Amount)
