@@ -702,6 +702,9 @@ func TestEquivocationIsSlashedOnce(t *testing.T) {
 	if st := c.stakeOf("v3"); st.Active != 0 || st.JailedUntil != 6 {
 		t.Errorf("v3 %+v, want all of it lost", st)
 	}
+	if x, ok := exposure(c.s, 5, testID(t, "v3")); !ok || x.Own != 0 || x.Total != 0 {
+		t.Errorf("exposure of v3 in the running era %+v, want it less what the offence of an earlier one cost", x)
+	}
 	c.to(5)
 	c.equivocate("v4", at+1) // what was bonded then may be gone since
 	c.block()
