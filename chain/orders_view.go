@@ -118,14 +118,14 @@ func (v *View) Offer(payer peer.ID, m market.Place) (Offer, error) {
 	old, _ := v.File(m.Root.Cid())
 	f, e, err := p.Place(old, payer, m, now)
 	if err != nil {
-		return Offer{}, refuse(CodeRefused, "order %v: %v", m.Root, err)
+		return Offer{}, refuse(CodeRefused, "quote: %v", err)
 	}
 	out := Offer{Tip: m.Tip, State: old.State, Size: m.Size}
 	if old.State == market.Live || old.State == market.Expired {
 		out.Size = f.Size
 	}
 	if out.Quote, err = p.Quote(now.Prices, out.Size, m.Blocks); err != nil {
-		return Offer{}, refuse(CodeRefused, "order %v: %v", m.Root, err)
+		return Offer{}, refuse(CodeRefused, "quote: %v", err)
 	}
 	if f.State == market.Pending { // as if the first proof came at once
 		if f, _, err = p.Prove(market.File{Root: m.Root, State: market.Pending, Payments: []market.Payment{{

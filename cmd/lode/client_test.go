@@ -38,3 +38,13 @@ func TestAnswersOfStrangersAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// A collection that brings nothing says where to look, as one that brings something has no need to.
+func TestACollectionOfNothingSaysSo(t *testing.T) {
+	if got := (collected{Node: "n", Paid: 1}).word(); got != "" {
+		t.Errorf("of a grain: %q", got)
+	}
+	if got := (collected{Node: "n"}).word(); !strings.Contains(got, "nothing of n was due: `lode node show n`") {
+		t.Errorf("of nothing: %q", got)
+	}
+}

@@ -57,6 +57,9 @@ first copy until the order is live.`,
 			return c.show(o, func(w io.Writer) {
 				fmt.Fprintf(w, "ordered %v: %s for %d blocks\n", p.Root, size(p.Size), p.Blocks)
 				fields(w, "height", s.Height, "cost in all", o.total(), "for the order", o.price(), "fee", s.Fee, "transaction", s.Hash)
+				if len(p.Sources) == 0 {
+					c.say("no --source was named: until it is live holders must find who serves it by themselves")
+				}
 				c.say("watch it with `lode order show %v`", p.Root)
 			})
 		},
@@ -320,6 +323,11 @@ func (c *cli) collectCmd() *cobra.Command {
 					t.row(d.Node, d.Paid, d.Balance, d.Height)
 				}
 				t.print(w)
+				for _, d := range done {
+					if word := d.word(); word != "" {
+						c.say("%s", word)
+					}
+				}
 			})
 		},
 	}
@@ -334,6 +342,14 @@ type collected struct {
 	Balance coin.Amount `json:"balance"` // free grains of the node's account after
 	Height  int64       `json:"height"`
 	Hash    string      `json:"hash"`
+}
+
+// word says what to do about a collection that brought nothing; empty: it brought something.
+func (d collected) word() string {
+	if d.Paid > 0 {
+		return ""
+	}
+	return fmt.Sprintf("nothing of %s was due: `lode node show %s` has what it earned that still vests", d.Node, d.Node)
 }
 
 // nodesOf reads the accounts named, or finds the signer's own.
