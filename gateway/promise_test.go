@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -48,9 +49,28 @@ func (x *patient) NewSession(ctx context.Context) exchange.Fetcher {
 
 func (s heldTo) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	if at, ok := s.at[c]; ok && (at >= s.to || at+1000 <= s.from) && s.late.CompareAndSwap(false, true) {
-		time.Sleep(5 * time.Second)
+		select {
+		case <-time.After(5 * time.Second):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	return s.askedOf.from.Get(ctx, c)
+}
+
+func (s heldTo) GetBlocks(ctx context.Context, ks []cid.Cid) (<-chan blocks.Block, error) {
+	out := make(chan blocks.Block, len(ks))
+	go func() {
+		defer close(out)
+		for _, k := range ks {
+			b, err := s.GetBlock(ctx, k)
+			if err != nil {
+				return
+			}
+			out <- b
+		}
+	}()
+	return out, nil
 }
 
 // A tar holds the whole file whatever range the request names, and the exchange is told so: it once held back what lay
@@ -75,7 +95,13 @@ func TestATarWithARangeIsNotHeldBack(t *testing.T) {
 					},
 				})
 				begun := time.Now()
-				w := get(h, "GET", "/ipfs/"+root.String()+c.target, "Range", "bytes=2000-2999", "Accept", c.accept)
+				ctx, gone := context.WithCancel(t.Context())
+				defer gone()
+				r := httptest.NewRequestWithContext(ctx, "GET", "/ipfs/"+root.String()+c.target, nil)
+				r.Header.Set("Range", "bytes=2000-2999")
+				r.Header.Set("Accept", c.accept)
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, r)
 				if w.Code != c.code || !strings.Contains(w.Body.String(), strings.Repeat(string(rune('a'+2)), 1000)) {
 					t.Fatalf("code %d, %d bytes, want %d and what is in the range", w.Code, w.Body.Len(), c.code)
 				}
