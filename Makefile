@@ -58,7 +58,7 @@ interop: ## 100 MiB both ways with a real kubo daemon: KUBO=path of an ipfs bina
 	@test -x "$(KUBO)" || { echo "make interop KUBO=PATH: PATH is to be an ipfs binary (kubo v0.43), got \"$(KUBO)\""; exit 2; }
 	KUBO="$(abspath $(KUBO))" go test ./test -run '^TestInterop$$' -count 1 -v
 
-bench-chain: ## the chain against CometBFT's example and a plain tree: RATIO lines; QUICK=1: within four minutes in place of half an hour; LODE_BENCH_STATE=DIR goes on where an earlier run came to
+bench-chain: ## the chain against CometBFT's example and a plain tree: RATIO lines; QUICK=1: within three minutes in place of eight; LODE_BENCH_STATE=DIR goes on where an earlier run came to
 	@go test -c -o bin/chain.test ./chain && cd chain && LODE_BENCH_CHAIN=$(if $(QUICK),quick,full) ../bin/chain.test -test.run '^TestSpeed$$' -test.timeout 4h
 
 bench-prover: ## sealing, opening and reporting through the socket, against plain AES-GCM and SHA-256: RATIO lines; simulated platform; QUICK=1: within four minutes
