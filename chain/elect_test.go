@@ -6,12 +6,13 @@ import (
 	"github.com/lode-node/lode/coin"
 )
 
-// TestReportsDecideWhoIsElected runs the whole way: enclaves register and
-// report, workload makes limits, limits make the set. The node that stops leaves
-// it, the others go on. Spec §3.7, §4.1, §4.3.
-func TestReportsDecideWhoIsElected(t *testing.T) {
-	g := eraGenesis(t, 4)
+// fourTwins begins a chain, played without a clock, of four validators with an enclave
+// each; change may alter its genesis, and extra accounts are there too.
+func fourTwins(t *testing.T, change func(*Params), extra ...string) (*Solo, []*enclaveTwin) {
+	t.Helper()
+	g := eraGenesis(t, 4, extra...)
 	g.Params = g.Params.WithSlots(12, 3)
+	change(&g.Params)
 	for i := range g.Accounts {
 		g.Accounts[i].Free = 1000 * coin.LODE
 	}
@@ -19,7 +20,7 @@ func TestReportsDecideWhoIsElected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	t.Cleanup(func() { s.Close() })
 	s.Block()
 	var twins []*enclaveTwin
 	for _, name := range four {
@@ -27,6 +28,14 @@ func TestReportsDecideWhoIsElected(t *testing.T) {
 		e.register()
 		twins = append(twins, e)
 	}
+	return s, twins
+}
+
+// TestReportsDecideWhoIsElected runs the whole way: enclaves register and
+// report, workload makes limits, limits make the set. The node that stops leaves
+// it, the others go on. Spec §3.7, §4.1, §4.3.
+func TestReportsDecideWhoIsElected(t *testing.T) {
+	s, twins := fourTwins(t, func(*Params) {})
 	round := func(from, to int64, who ...*enclaveTwin) {
 		t.Helper()
 		for slot := from; slot <= to; slot++ {

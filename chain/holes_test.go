@@ -142,24 +142,7 @@ func (s *Solo) blockWith(t *testing.T, faults ...abci.Misbehavior) {
 // what it still has, at once and in the elections after, in each of which it counts
 // for no more than that (spec §4.5).
 func TestNoGuaranteeOutlivesItsBond(t *testing.T) {
-	g := eraGenesis(t, 4, "gus")
-	g.Params = g.Params.WithSlots(12, 3)
-	g.Params.Mpow.Draws, g.Params.Stake.UnbondEras = 0, 20
-	for i := range g.Accounts {
-		g.Accounts[i].Free = 1000 * coin.LODE
-	}
-	s, err := NewSolo(SoloConfig{Genesis: g, Audit: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	s.Block()
-	var twins []*enclaveTwin
-	for _, name := range four {
-		e := newTwin(t, s, name)
-		e.register()
-		twins = append(twins, e)
-	}
+	s, twins := fourTwins(t, func(p *Params) { p.Mpow.Draws, p.Stake.UnbondEras = 0, 20 }, "gus")
 	slot := mpow.Slot(0)
 	work := func(until mpow.Slot) { // all report in each slot
 		for slot < until {

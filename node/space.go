@@ -53,19 +53,27 @@ type DiskState struct {
 	Word string `json:"word,omitempty"` // what is wrong, and what to do; empty: there is room
 }
 
-// spaceWord says what so many free bytes below a home mean, and whether consensus has to end. reserve is what this node
-// leaves free while it works as it should, in bytes.
-func spaceWord(dir string, free, reserve uint64) (word string, full bool) {
+// How full a disk is, each worse than the one before.
+const (
+	spaceAmple = iota
+	spaceShort // no file is taken and no random data are made
+	spaceLow   // and no block is kept
+	spaceNone  // and consensus ends
+)
+
+// spaceWord says how full the disk of a home is with so many bytes free, and what that means; reserve is what this node
+// leaves free while it works as it should, in bytes. The word is empty while there is room.
+func spaceWord(dir string, free, reserve uint64) (word string, level int) {
 	mib := free >> 20
 	switch {
 	case free < chainReserve:
-		return fmt.Sprintf("the disk of %s is FULL: %d MiB are free, and consensus ends below %d; nothing is lost: free space, and start the node again", dir, mib, uint64(chainReserve)>>20), true
+		return fmt.Sprintf("the disk of %s is FULL: %d MiB are free, and consensus ends below %d; nothing is lost: free space, and start the node again", dir, mib, uint64(chainReserve)>>20), spaceNone
 	case free < blocksReserve:
-		return fmt.Sprintf("the disk of %s is nearly full: %d MiB are free, so no block is kept, and below %d consensus ends: free space", dir, mib, uint64(chainReserve)>>20), false
+		return fmt.Sprintf("the disk of %s is nearly full: %d MiB are free, so no block is kept, and below %d consensus ends: free space", dir, mib, uint64(chainReserve)>>20), spaceLow
 	case free < reserve:
-		return fmt.Sprintf("the disk of %s has %d MiB free: with less than %d no file is taken and no random data are made, so nothing more may be staked: free space, or add a disk", dir, mib, reserve>>20), false
+		return fmt.Sprintf("the disk of %s has %d MiB free: with less than %d no file is taken and no random data are made, so nothing more may be staked: free space, or add a disk", dir, mib, reserve>>20), spaceShort
 	}
-	return "", false
+	return "", spaceAmple
 }
 
 // reserve is what this node leaves free while it works as it should.
@@ -95,19 +103,18 @@ func (n *Node) disk() *DiskState {
 func watchSpace(ctx context.Context, dir string, reserve uint64, free func(dir string) (uint64, error), stop context.CancelCauseFunc, log *slog.Logger) {
 	t := time.NewTicker(spaceEvery)
 	defer t.Stop()
-	level := 0 // of what was told
+	level := spaceAmple // of what was told
 	for {
 		if left, err := free(dir); err == nil {
-			word, full := spaceWord(dir, left, reserve)
-			now := spaceLevel(left, reserve)
+			word, now := spaceWord(dir, left, reserve)
 			switch {
-			case full:
+			case now == spaceNone:
 				log.Error("disk full", "dir", dir, "free", left, "err", word)
 				stop(errors.New(word))
 				return
 			case now > level:
 				log.Warn("disk low", "dir", dir, "free", left, "err", word)
-			case now == 0 && level > 0:
+			case now == spaceAmple && level > now:
 				log.Info("the disk has room again", "dir", dir, "free", left)
 			}
 			level = now
@@ -118,15 +125,4 @@ func watchSpace(ctx context.Context, dir string, reserve uint64, free func(dir s
 		case <-t.C:
 		}
 	}
-}
-
-// spaceLevel is 0 with room, 1 where no file is taken, 2 where no block is kept.
-func spaceLevel(free, reserve uint64) int {
-	switch {
-	case free < blocksReserve:
-		return 2
-	case free < reserve:
-		return 1
-	}
-	return 0
 }

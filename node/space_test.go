@@ -25,7 +25,8 @@ func TestAFullDiskIsNamed(t *testing.T) {
 		{chainReserve, blocksReserve, "nearly full: 64 MiB are free", false},
 		{chainReserve - 1, blocksReserve, "the disk of /h is FULL: 63 MiB are free", true},
 	} {
-		word, full := spaceWord("/h", c.free, c.reserve)
+		word, level := spaceWord("/h", c.free, c.reserve)
+		full := level == spaceNone
 		if full != c.full || (word == "") != (c.want == "") || !strings.Contains(word, c.want) {
 			t.Errorf("%d of %d free: got %q, %v, want %q, %v", c.free, c.reserve, word, full, c.want, c.full)
 		}
