@@ -36,6 +36,7 @@ type Fetch struct {
 	TTFB       int64        `json:"ttfb_us"`    // from the first call to the first block, µs; 0 = none came
 	Blocks     uint64       `json:"blocks"`
 	Bytes      uint64       `json:"bytes"`
+	Beyond     uint64       `json:"fallback_bytes"`  // of Bytes, those that came by the fallback
 	Duplicates uint64       `json:"duplicate_bytes"` // came though another was first
 	Local      uint64       `json:"local_blocks"`    // turned up in the own store while waiting
 	Hedges     uint64       `json:"hedges"`          // second peers asked for a late block
@@ -227,6 +228,9 @@ func (r *record) got(from peer.ID, path string, size uint64) (first time.Duratio
 	}
 	r.Blocks++
 	r.Bytes += size
+	if path == pathFallback {
+		r.Beyond += size
+	}
 	switch r.Path {
 	case "":
 		r.Path = path

@@ -64,7 +64,7 @@ func TestGatewayServesWhatTheChainDoesNotKnow(t *testing.T) { // spec §6.3
 	for _, x := range f.Tried {
 		told[x.What] = x.Failure == ""
 	}
-	if f.Path != "fallback" || !told[router] || !told[provider] {
+	if f.Path != "fallback" || f.Beyond != f.Bytes || !told[router] || !told[provider] {
 		t.Errorf("the fetch is %+v, want it to name router and provider", f)
 	}
 }

@@ -313,22 +313,26 @@ func (d *Disk) PutMany(ctx context.Context, bs []blocks.Block) error {
 
 // DeleteBlock implements blockstore.Blockstore.
 func (d *Disk) DeleteBlock(ctx context.Context, c cid.Cid) error {
+	if d.most == 0 {
+		return d.Blockstore.DeleteBlock(ctx, c)
+	}
+	k := string(c.Hash())
+	d.drop(k) // before its size is deleted, which the count would write again, and after, for who put it meanwhile
+	defer d.drop(k)
 	if err := d.Blockstore.DeleteBlock(ctx, c); err != nil {
 		return err
 	}
-	if d.most == 0 {
-		return nil
-	}
-	if err := d.ds.Delete(ctx, sizeKey(c.Hash())); err != nil {
-		return err
-	}
+	return d.ds.Delete(ctx, sizeKey(c.Hash()))
+}
+
+// drop books that a block is deleted.
+func (d *Disk) drop(k string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.lru.Remove(string(c.Hash()))
+	d.lru.Remove(k)
 	if d.gone != nil {
-		d.gone[string(c.Hash())] = struct{}{}
+		d.gone[k] = struct{}{}
 	}
-	return nil
 }
 
 // makeRoom drops the blocks used longest ago until n more bytes fit. It reports

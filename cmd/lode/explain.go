@@ -42,7 +42,7 @@ func printFetch(w io.Writer, a fetchAnswer) {
 		root = f.Root.String()
 	}
 	fields(w, "fetch", f.ID, "file", root, "started", f.Started.Format("2006-01-02 15:04:05.000 MST"), "first block after", micros(uint64(f.TTFB)),
-		"blocks", f.Blocks, "bytes", size(f.Bytes), "came from", f.Path, "second asks", f.Hedges, "bytes that came twice", size(f.Duplicates))
+		"blocks", f.Blocks, "bytes", size(f.Bytes), "came from", f.Path, "by the fallback", size(f.Beyond), "second asks", f.Hedges, "bytes that came twice", size(f.Duplicates))
 	if len(f.Considered) > 0 {
 		fmt.Fprintln(w, "\nconsidered, the best first:")
 		var t table
