@@ -113,9 +113,15 @@ func TestAPIAnswers(t *testing.T) {
 	if !strings.Contains(w.Body.String(), "\nlode_market_live_files 1\n") || !strings.Contains(w.Body.String(), `lode_market_fee_grains{part="base"} `) {
 		t.Errorf("metrics: want one live file and prices: %s", w.Body)
 	}
-	if !strings.Contains(w.Body.String(), "lode_chain_height") || !strings.Contains(w.Body.String(), `lode_node_reports_total{outcome="done"}`) {
-		t.Errorf("metrics: %.300s, want height and reports", w.Body)
+	if !strings.Contains(w.Body.String(), "\nlode_chain_height ") || !strings.Contains(w.Body.String(), `lode_node_claims_total{outcome="failed"} 0`) {
+		t.Errorf("metrics: want the height, and what has not failed yet: %s", w.Body)
 	}
+	until(ctx, t, d, "a report is counted as done, by whoever waited for it", func(*chain.View) bool {
+		w := httptest.NewRecorder()
+		n.API().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		_, count, _ := strings.Cut(w.Body.String(), "\nlode_node_reports_total{outcome=\"done\"} ")
+		return count != "" && count[0] != '0'
+	})
 }
 
 func TestAPISendsTransactions(t *testing.T) {

@@ -34,6 +34,10 @@ func newMetrics(c Chain, h host.Host) *metrics {
 			Name: "lode_node_claims_total", Help: "Claims of receipts that this node keeps, by outcome.",
 		}, []string{"outcome"}),
 	}
+	for _, v := range []*prometheus.CounterVec{m.reports, m.answers, m.claims} { // from zero, so that a rate sees the first failure
+		v.WithLabelValues(outcome(true))
+		v.WithLabelValues(outcome(false))
+	}
 	m.reg.MustRegister(m.deeds, m.reports, m.answers, m.claims, newCollateralCollector(c), newChainCollector(c, h.ID()), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
