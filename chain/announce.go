@@ -53,6 +53,7 @@ func (s *state) announce(sender peer.ID, m Announce) error {
 		stale.push(s, s.nextLook(), sender)
 	}
 	announcements.set(s, sender, announced{Addrs: m.Addrs, Slot: s.slot()})
+	s.emit(Event{Kind: "announced", Who: sender})
 	return nil
 }
 
@@ -68,5 +69,6 @@ func (s *state) dueAnnouncements() {
 			return
 		}
 		announcements.del(s, who)
+		s.emit(Event{Kind: "unannounced", Who: who})
 	})
 }

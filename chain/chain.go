@@ -97,7 +97,7 @@ func (r TxResult) Err() error {
 // An Event tells a reader of blocks what happened without reading all state. It
 // is not part of the app hash. Fields that do not apply are zero.
 type Event struct {
-	Kind   string      `cbor:"1,keyasint" json:"kind"` // "send", "placed", "live", "closed", …: a word of the handler's
+	Kind   string      `cbor:"1,keyasint" json:"kind"` // one of [EventKinds]
 	Who    peer.ID     `cbor:"2,keyasint,omitempty" json:"who,omitempty"`
 	To     peer.ID     `cbor:"8,keyasint,omitempty" json:"to,omitempty"`
 	Node   peer.ID     `cbor:"3,keyasint,omitempty" json:"node,omitempty"`

@@ -11,10 +11,33 @@ import (
 )
 
 // localHistory begins the keys by which the events of kept blocks are found
-// again: account or root, height, number in the block → kind. Neither is the
-// beginning of the other: accounts begin with 0, CIDs with 1. It is derived data
+// again: account, root or the chain, height, number in the block → kind. None is
+// the beginning of another: accounts begin with 0, CIDs with 1. It is derived data
 // of this node's own (spec §1.6).
-const localHistory = "y/"
+const (
+	localHistory = "y/"
+	wholeChain   = "\x02"
+)
+
+// eventKinds are the words that an [Event] may have, in the order of the spec: what the
+// chain does that a reader may want to know of.
+var eventKinds = []string{
+	"send", "announced", "unannounced", // §2.4, §2.5
+	"registered", "reported", "handed_over", "recovering", "paged", "recovered", "lapsed", "removed", // §3.2 to §3.10
+	"measurement_set", "measurement_gone", "policy_set", "denied", "allowed", "collateral", // §3.1, §3.2
+	"group_allowed", "group_denied", "group_joined", "group_left", "group_removed", // §3.8
+	"drawn", "answered", "fault", // §3.11
+	"bonded", "unbonded", "rebonded", "withdrawn", "candidate", "guaranteed", "guarantee_cut", "gave_way", "chilled", "unjailed", // §4.2
+	"set_elected", "set_kept", "era_earned", "rewarded", "slashed", // §4.3 to §4.5
+	"placed", "prepaid", "cancelled", "refunded", "live", "renewed", "expired", "closed", // §5.1 to §5.5, §5.8
+	"listed", "unlisted", "dropped", "seated", "unseated", "settled", "collected", // §5.4
+	"tab_funded", "tab_closing", "tab_closed", "claimed", // §7.6
+	"proposed", "voted", StatePassed, StateEnacted, StateFailed, StateRejected, StateVetoed, "upgraded", // §8.1
+}
+
+// EventKinds returns all words that the Kind of an [Event] may be, in the order of
+// the spec's sections.
+func EventKinds() []string { return slices.Clone(eventKinds) }
 
 // A Past is an event with the block that it was in.
 type Past struct {
@@ -23,7 +46,7 @@ type Past struct {
 	Event
 }
 
-// subjects returns what e is about, each once: accounts and a root, as keys.
+// subjects returns what e is about, each once: accounts, a root, the chain, as keys.
 func (e Event) subjects() [][]byte {
 	var out [][]byte
 	add := func(b []byte) {
@@ -37,8 +60,14 @@ func (e Event) subjects() [][]byte {
 	if e.Root.Defined() {
 		add(e.Root.Bytes())
 	}
+	if len(out) == 0 || slices.Contains(ofAll, e.Kind) {
+		add([]byte(wholeChain))
+	}
 	return out
 }
+
+// ofAll are events of somebody's that concern everybody.
+var ofAll = []string{"proposed", StatePassed, StateEnacted, StateFailed, StateRejected, StateVetoed, "slashed"}
 
 func historyKey(subject []byte, height int64, number int) []byte {
 	key := append([]byte(localHistory), subject...)
@@ -69,6 +98,12 @@ func (v *View) OrderHistory(root cid.Cid, kinds []string, before int64, limit in
 		return nil
 	}
 	return v.history(cid.NewCidV1(root.Type(), root.Hash()).Bytes(), kinds, before, limit) // spec §1.3
+}
+
+// ChainHistory is AccountHistory for what concerns no account alone: eras, sets and
+// slashes, what governance decided, enclaves, collateral, upgrades.
+func (v *View) ChainHistory(kinds []string, before int64, limit int) []Past {
+	return v.history([]byte(wholeChain), kinds, before, limit)
 }
 
 func (v *View) history(subject []byte, kinds []string, before int64, limit int) []Past {

@@ -83,6 +83,15 @@ func TestHistoryIsWhatTheBlocksSay(t *testing.T) {
 			t.Errorf("%v of an order: %d events, want %d", kinds, len(got), len(full))
 		}
 	}
+	// What names nobody is the chain's, and what somebody's concerns all.
+	whole := want(func(e Event) bool { return len(e.Who)+len(e.To)+len(e.Node) == 0 && !e.Root.Defined() }, nil)
+	if got := shown(v.ChainHistory(nil, v.Height()+1, 1000)); !slices.Equal(got, whole) || len(got) == 0 {
+		t.Errorf("of the chain: %d events, want %d:\n%s", len(got), len(whole), strings.Join(got, "\n"))
+	}
+	slashed := Event{Kind: "slashed", Who: a.id}.subjects()
+	if len(slashed) != 2 || string(slashed[0]) != string(a.id) || string(slashed[1]) != wholeChain {
+		t.Errorf("a slash is about %q, want its account and the chain", slashed)
+	}
 	if total < 30 {
 		t.Errorf("only %d events in all: the test looks at too little", total)
 	}

@@ -38,27 +38,31 @@ func (s *state) dropLapse(n mpow.Node, node peer.ID) {
 	}
 }
 
-// lockSimBond takes the bond of a simulated registration, unless it is locked;
-// hardware gets it back (spec §2.2).
-func (s *state) lockSimBond(node peer.ID, n mpow.Node) error {
+// lockSimBond takes the bond of a simulated registration, unless it is locked, and
+// returns it; hardware gets it back (spec §2.2).
+func (s *state) lockSimBond(node peer.ID, n mpow.Node) (coin.Amount, error) {
 	_, locked := simBonds.get(s, node)
 	switch {
 	case n.Kind == mpow.KindSimulated && !locked && s.params.SimBond > 0:
 		if err := s.hold(node, potDeposits, s.params.SimBond); err != nil {
-			return err
+			return 0, err
 		}
 		simBonds.set(s, node, s.params.SimBond)
+		return s.params.SimBond, nil
 	case n.Kind != mpow.KindSimulated && locked:
 		s.freeSimBond(node)
 	}
-	return nil
+	return 0, nil
 }
 
-func (s *state) freeSimBond(node peer.ID) {
-	if x, locked := simBonds.get(s, node); locked {
+// freeSimBond gives a node its bond back, and returns it.
+func (s *state) freeSimBond(node peer.ID) coin.Amount {
+	x, locked := simBonds.get(s, node)
+	if locked {
 		s.release(potDeposits, node, x)
 		simBonds.del(s, node)
 	}
+	return x
 }
 
 // dueLapses ends registrations that nobody renewed: the bond is free, the node's
@@ -82,9 +86,9 @@ func (s *state) dueLapses() {
 		n.Group, n.Lapsed = "", true
 		nodes.set(s, node, n)
 		s.reported(old, n)
-		s.freeSimBond(node)
+		freed := s.freeSimBond(node)
 		leaving.push(s, s.height+1, node)
-		s.emit(Event{Kind: "lapsed", Node: node, Bytes: old.Workload()})
+		s.emit(Event{Kind: "lapsed", Node: node, Amount: freed, Bytes: old.Workload()})
 	})
 }
 

@@ -64,7 +64,7 @@ func (s *state) market(sender peer.ID, m *market.Msg) error {
 	case m.Cancel != nil:
 		return s.cancelOrder(sender, *m.Cancel)
 	case m.Settle != nil:
-		return s.settle(*m.Settle)
+		return s.settle(sender, *m.Settle)
 	default:
 		return s.collect(*m.Collect)
 	}
@@ -116,7 +116,7 @@ func (s *state) cancelOrder(sender peer.ID, m market.Cancel) error {
 	return nil
 }
 
-func (s *state) settle(m market.Settle) error {
+func (s *state) settle(sender peer.ID, m market.Settle) error {
 	root, old, err := s.order(m.Root)
 	if err != nil {
 		return err
@@ -125,6 +125,7 @@ func (s *state) settle(m market.Settle) error {
 	if err != nil {
 		return refuse(CodeRefused, "settle %v: %v", root, err)
 	}
+	s.emit(Event{Kind: "settled", Who: sender, Root: root})
 	s.saveFile(root, old, f, e)
 	return nil
 }

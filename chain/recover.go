@@ -41,6 +41,7 @@ func (s *state) page(sender peer.ID, p mpow.Page) error {
 	for _, f := range files {
 		s.prove(sender, f)
 	}
+	s.emit(Event{Kind: "paged", Who: peer.ID(n.Owner()), Node: sender, Why: fmt.Sprintf("%d files of generation %d", len(files), n.Generation)})
 	if n.Recovering == nil {
 		s.emit(Event{Kind: "recovered", Who: peer.ID(n.Owner()), Node: sender, Bytes: n.FileBytes})
 	}

@@ -186,9 +186,7 @@ func (c coverage) missing() (out []string) {
 			out = append(out, verb)
 		}
 	}
-	for _, kind := range []string{"listed", "unlisted", "dropped", "live", "renewed", "expired", "closed", "refunded", "collected", "registered",
-		"lapsed", "removed", "recovering", "recovered", "handed_over", "drawn", "answered", "fault", "rewarded", "slashed", "guaranteed", "gave_way", "set_kept", "set_elected", "proposed", "voted",
-		"denied", "allowed", "upgraded", "collateral", StateEnacted, StateRejected, "tab_funded", "tab_closing", "tab_closed", "claimed"} {
+	for _, kind := range eventKinds {
 		if c.events[kind] == 0 {
 			out = append(out, kind)
 		}

@@ -176,12 +176,13 @@ func (s *state) validate(sender peer.ID, own gpos.Stake, m gpos.Validate) error 
 	s.unback(sender, dropped)
 	// Who lowers what guarantors get pays them all of this era: they could not
 	// leave before it ends (Crust study §3.3).
-	k := both[uint64, peer.ID]{uint64(s.era()), sender}
+	k, why := both[uint64, peer.ID]{uint64(s.era()), sender}, fmt.Sprintf("guarantors share %d ppm", m.Fee)
 	if head, ok := exposures.get(s, k); ok && m.Fee < head.Fee {
+		why = fmt.Sprintf("%s, and as it was more, all of era %d", why, s.era())
 		head.Fee = 1_000_000
 		exposures.set(s, k, head)
 	}
-	s.emit(Event{Kind: "candidate", Who: sender})
+	s.emit(Event{Kind: "candidate", Who: sender, Why: why})
 	return nil
 }
 

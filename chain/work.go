@@ -62,13 +62,14 @@ func (s *state) register(sender peer.ID, r mpow.Register) error {
 	if err != nil {
 		return fmt.Errorf("node %v: %w", sender, err)
 	}
-	if err := s.lockSimBond(sender, n); err != nil {
+	locked, err := s.lockSimBond(sender, n)
+	if err != nil {
 		return fmt.Errorf("node %v: a simulated registration locks %v: %w", sender, s.params.SimBond, err)
 	}
 	s.renew(sender, old, n)
 	nodes.set(s, sender, n)
 	s.reported(old, n)
-	s.emit(Event{Kind: "registered", Who: peer.ID(n.Owner()), Node: sender, Why: n.Kind.String()})
+	s.emit(Event{Kind: "registered", Who: peer.ID(n.Owner()), Node: sender, Amount: locked, Why: n.Kind.String()})
 	return nil
 }
 

@@ -153,7 +153,7 @@ func (w *world) stakes(name string) *gpos.Msg {
 				who = v.Account
 			}
 		}
-		return &gpos.Msg{Guarantee: &gpos.Guarantee{Target: who, Amount: pick(rng, x, 1000, 50_000)}}
+		return &gpos.Msg{Guarantee: &gpos.Guarantee{Target: who, Amount: pick(rng, x, 1000, 50_000, 60_000)}}
 	case 10:
 		if len(edges) > 0 && w.likely(80) {
 			who = edges[rng.IntN(len(edges))].Account
@@ -285,9 +285,17 @@ func (w *world) proposes() *Gov {
 	}
 	rng, v := w.rng, w.view()
 	m := Propose{Title: pick(rng, "t", "t", "t", "t", "t", "t", "")}
-	switch rng.IntN(10) {
+	switch rng.IntN(12) {
 	case 0:
 		m.Enclaves = &mpow.Amendment{Deny: w.denial()}
+	case 6:
+		p := mpow.DefaultPolicy()
+		p.MinEvaluation = pick[uint32](rng, 0, 0, 17)
+		p.Advisories = p.Advisories[rng.IntN(2):]
+		if w.likely(10) {
+			p.Statuses = append(p.Statuses, "Revoked")
+		}
+		m.Enclaves = &mpow.Amendment{Policy: &p}
 	case 1, 2:
 		m.Enclaves = &mpow.Amendment{Allow: w.denial()}
 		for d := range v.Denials() {
@@ -296,8 +304,8 @@ func (w *world) proposes() *Gov {
 		}
 	case 3:
 		m.Emergency = w.denial()
-	case 4:
-		m.Enclaves = build(pick(rng, mpow.Hash{byte(rng.IntN(3))}, hardwareBuild.MRENCLAVE), v.Height()+rng.Int64N(300))
+	case 4, 7: // one may have gone before the next comes
+		m.Enclaves = build(pick(rng, mpow.Hash{byte(rng.IntN(3))}, mpow.Hash{byte(rng.IntN(3))}, hardwareBuild.MRENCLAVE), v.Height()+pick[int64](rng, 0, 70, 70)+rng.Int64N(60))
 	case 5:
 		if m.CancelUpgrade = w.likely(30); !m.CancelUpgrade {
 			m.Upgrade = &Upgrade{Name: "next", Version: w.protocol + uint64(rng.IntN(8)/7) + 1, Height: v.Height() + 60 + rng.Int64N(90)}

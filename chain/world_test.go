@@ -353,6 +353,9 @@ func (w *world) block() {
 	w.comet[2] = w.update(x.ValidatorUpdates)
 	b, _ := w.view().Block(r.Height)
 	for _, e := range b.Events {
+		if !slices.Contains(eventKinds, e.Kind) {
+			w.failf("height %d: an event %q, which EventKinds lacks", r.Height, e.Kind)
+		}
 		w.events[e.Kind]++
 	}
 	w.old = append(w.old, r.Txs...)

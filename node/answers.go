@@ -138,8 +138,8 @@ type (
 		chain.Offer
 	}
 
-	// HistoryAnswer is GET accounts/{id}/history and orders/{cid}/history, both
-	// with [?kind=a,b][&before=HEIGHT][&limit=]: the newest first, as far back as
+	// HistoryAnswer is GET history, accounts/{id}/history and orders/{cid}/history,
+	// all with [?kind=a,b][&before=HEIGHT][&limit=]: the newest first, as far back as
 	// this node keeps blocks.
 	HistoryAnswer struct {
 		Height int64        `json:"height"`

@@ -60,6 +60,7 @@ func (n *Node) api() http.Handler {
 	get("accounts/{id}", n.getAccount)
 	get("accounts/{id}/pending", n.getPending)
 	get("accounts/{id}/history", n.getAccountHistory)
+	get("history", n.getChainHistory)
 	get("quote", n.getQuote)
 	get("orders", n.getOrders)
 	get("orders/{cid}", n.getOrder)

@@ -48,7 +48,7 @@ func TestAPIAnswers(t *testing.T) {
 	for _, path := range []string{
 		"status", "params", "accounts/" + user.String(), "quote?size=1000000&blocks=600", "orders", "orders?account=" + user.String(),
 		"orders/" + a.Root.String(), "holders/" + a.Root.String(), "nodes", "nodes/" + n.ID().String(),
-		"accounts/" + user.String() + "/history", "accounts/" + n.ID().String() + "/history?kind=listed&limit=3", "orders/" + a.Root.String() + "/history",
+		"accounts/" + user.String() + "/history", "accounts/" + n.ID().String() + "/history?kind=listed&limit=3", "orders/" + a.Root.String() + "/history", "history", "history?kind=set_kept,set_elected",
 		"quote?size=9000000&blocks=600&tip=5&root=" + a.Root.String(), "limit?bytes=1000000", "limit?bytes=5&account=" + user.String(),
 		"era", "stake/" + user.String() + "/payouts",
 		"peers", "supply", "fetches", "serving", "collateral", "gov/proposals", "gov/params", "gov/protocol", "gov/enclaves",
@@ -166,6 +166,7 @@ func TestAPIRefusesWithReason(t *testing.T) {
 		{"GET", "orders/x", "", 400, `"x"`},
 		{"GET", "orders/" + nobody, "", 404, nobody},
 		{"GET", "orders?account=x", "", 400, "account"},
+		{"GET", "history?kind=closed,close", "", 400, `kind="close": want some of send,`},
 		{"GET", "orders?limit=0", "", 400, "limit=0"},
 		{"GET", "orders?limit=1001", "", 400, "limit=1001: want 1 to 1000"},
 		{"GET", "orders?after=x", "", 400, `after="x"`},

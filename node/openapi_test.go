@@ -38,6 +38,7 @@ var routes = map[string]route{
 	"GET accounts/{id}":          {"balance and nonce of an account", node.AccountAnswer{}, nil},
 	"GET accounts/{id}/pending":  {"what waits at this node of an account, and its next nonce", node.PendingAnswer{}, nil},
 	"GET accounts/{id}/history":  {"events of an account or node", node.HistoryAnswer{}, []string{"kind", "before", "limit"}},
+	"GET history":                {"events of the chain as a whole: eras, sets, slashes, votes, enclaves, upgrades", node.HistoryAnswer{}, []string{"kind", "before", "limit"}},
 	"GET quote":                  {"what an order would cost now", node.QuoteAnswer{}, []string{"size*", "blocks*", "tip", "root", "account"}},
 	"GET orders":                 {"orders, of a payer if named", node.OrdersAnswer{}, []string{"account", "after", "limit"}},
 	"GET orders/{cid}":           {"an order: state, money, payout queue", node.OrderAnswer{}, nil},

@@ -167,7 +167,16 @@ func (n *Node) past(r *http.Request, of func(v *chain.View, kinds []string, befo
 	if k := q.Get("kind"); k != "" {
 		kinds = strings.Split(k, ",")
 	}
+	for _, k := range kinds {
+		if all := chain.EventKinds(); !slices.Contains(all, k) {
+			return nil, badRequest("kind=%q: want some of %s", k, strings.Join(all, ","))
+		}
+	}
 	return HistoryAnswer{Height: v.Height(), Events: of(v, kinds, int64(before), int(limit))}, nil
+}
+
+func (n *Node) getChainHistory(r *http.Request) (any, error) {
+	return n.past(r, (*chain.View).ChainHistory)
 }
 
 func (n *Node) getAccountHistory(r *http.Request) (any, error) {

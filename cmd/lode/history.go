@@ -55,6 +55,18 @@ func (c *cli) accountHistoryCmd(text, kinds string) *cobra.Command {
 	return cmd
 }
 
+func (c *cli) historyCmd() *cobra.Command {
+	var f historyFlags
+	cmd := &cobra.Command{
+		Use: "history", Short: "what happened to the chain as a whole, the newest first: sets, eras, slashes, votes, enclaves, upgrades",
+		Long: `History tells what concerns no account alone. What happened to one is under 'lode node history', 'lode stake history',
+'lode credit history' and 'lode gov history', what happened to an order under 'lode order history'.`,
+		Args: nargs(0, 0), RunE: func(cmd *cobra.Command, _ []string) error { return ask(c, cmd, "/history"+f.query(), printHistory) },
+	}
+	f.add(cmd, "")
+	return cmd
+}
+
 func (c *cli) orderHistoryCmd() *cobra.Command {
 	var f historyFlags
 	cmd := &cobra.Command{Use: "history CID", Short: "what happened to an order, the newest first", Args: nargs(1, 1), RunE: func(cmd *cobra.Command, args []string) error {

@@ -103,7 +103,7 @@ Money is in LODE: "1.5", or "10 grains"; sizes are bytes: "64MiB"; JSON has whol
 		c.initCmd(), c.startCmd(), c.edgeCmd(), c.devnetCmd(), c.demoCmd(),
 		c.keyCmd(), c.accountCmd(), c.verifyCmd(), c.addCmd(), c.getCmd(), c.catCmd(),
 		c.orderCmd(), c.holdersCmd(), c.nodeCmd(), c.groupCmd(), c.stakeCmd(), c.creditCmd(), c.collectCmd(), c.txCmd(), c.govCmd(),
-		c.peersCmd(), c.fetchesCmd(), c.servingCmd(), c.explainCmd(), c.checkCmd(), c.statusCmd(), c.quoteCmd(), c.collateralCmd(), c.proverCmd(), c.doctorCmd(), c.benchCmd(), c.versionCmd(),
+		c.peersCmd(), c.fetchesCmd(), c.servingCmd(), c.explainCmd(), c.checkCmd(), c.statusCmd(), c.historyCmd(), c.quoteCmd(), c.collateralCmd(), c.proverCmd(), c.doctorCmd(), c.benchCmd(), c.versionCmd(),
 	)
 	return root
 }
