@@ -56,10 +56,14 @@ func TestBonusIsItsSlowTwin(t *testing.T) {
 		{92, "8"}, {100, "8.5"}, {115, "8.8"}, {127, "9"}, {142, "9.2"}, {157, "9.4"}, {167, "9.6"}, {182, "9.8"}, {1 << 40, "10"}}
 	for range 20_000 {
 		p.MaxReplicas = 1 + rng.Intn(market.MaxReplicasCap)
+		n := 1 + rng.Intn(p.MaxReplicas)
+		if rng.Intn(8) == 0 { // listed before a vote lowered it
+			p.MaxReplicas, n = 1+rng.Intn(n), n+rng.Intn(200)
+		}
 		p.BonusPerGrain, p.OrderBlocks = uint64(rng.Int63n(1<<30)), 1+rng.Int63n(1<<31)
 		term := 1 + rng.Int63n(1<<uint(rng.Intn(40)))
-		size, n, staked := uint64(rng.Int63n(1<<44)), 1+rng.Intn(p.MaxReplicas), coin.Amount(rng.Uint64()>>rng.Intn(64))
-		most, times := int64(max(200, p.MaxReplicas)), new(big.Rat)
+		size, staked := uint64(rng.Int63n(1<<44)), coin.Amount(rng.Uint64()>>rng.Intn(64))
+		most, times := int64(max(200, p.MaxReplicas, n)), new(big.Rat)
 		for i, b := range table {
 			if int64(n) <= b.upTo {
 				if i < len(table)-1 {

@@ -1,6 +1,9 @@
 package market_test
 
 import (
+	"crypto/sha256"
+	"fmt"
+	"math"
 	"math/big"
 	"math/rand/v2"
 	"testing"
@@ -20,6 +23,12 @@ func TestFirstProofIsItsSlowTwin(t *testing.T) {
 		w.prices = market.Prices{Byte: coin.Amount(1 + rng.Uint64N(1<<30)), Key: coin.Amount(1 + rng.Uint64N(1e6)), Base: coin.Amount(1 + rng.Uint64N(1e6))}
 		named := rng.Uint64N(32<<30 + 1)
 		size := named - rng.Uint64N(named+1)
+		switch rng.IntN(12) { // files of nothing, and payments for nothing
+		case 0:
+			size = 0
+		case 1:
+			named, size = 0, 0
+		}
 		tip := coin.Amount(rng.Uint64N(1e9))
 		w.must(w.place("user", named, 60+rng.Int64N(2000), tip))
 		y := w.file.Payments[0]
@@ -113,6 +122,44 @@ func TestPricesAreTheirSlowTwin(t *testing.T) {
 		}
 		if [3]uint64{uint64(got.Byte), uint64(got.Key), uint64(got.Base)} != want || got.Orders+got.Proofs != 0 || got.Files != pr.Files {
 			t.Fatalf("%+v with %d used, %d free: %+v, want %v", pr, used, free, got, want)
+		}
+	}
+}
+
+// TestTurnIsItsSlowTwin computes in integers of any size after how many slots an
+// owner may be seated (spec §5.4): u of 32 bits, TurnSlots and a tier of credit,
+// the largest t up to 3 for which CreditUnit × (2^t − 1) is there.
+func TestTurnIsItsSlowTwin(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 3))
+	p := devParams(t)
+	for i := range 20_000 {
+		p.TurnSlots, p.CreditUnit = rng.Uint64N(10_001), coin.Amount(1+rng.Uint64()>>(1+rng.IntN(62)))
+		credit := coin.Amount(rng.Uint64() >> rng.IntN(64))
+		if i%2 == 0 && p.CreditUnit < math.MaxInt64/8 { // about a step
+			credit = p.CreditUnit*coin.Amount(rng.Uint64N(9)) - coin.Amount(rng.Uint64N(2))
+		}
+		tier := uint64(0)
+		for next := uint64(1); next <= 3; next++ {
+			if new(big.Int).Mul(slow(uint64(p.CreditUnit)), slow(1<<next-1)).Cmp(slow(uint64(credit))) <= 0 {
+				tier = next
+			}
+		}
+		if got := p.Tier(credit); got != tier {
+			t.Fatalf("credit %d by steps of %d: tier %d, want %d", uint64(credit), uint64(p.CreditUnit), got, tier)
+		}
+		var seed [32]byte
+		for j := range seed {
+			seed[j] = byte(rng.Uint32())
+		}
+		file, owner := root(fmt.Sprint("file ", i%50)), who(fmt.Sprint("owner ", i%77))
+		u := sha256.Sum256([]byte("lode/turn/v1" + string(file) + string(owner) + string(seed[:])))
+		want := new(big.Int).Mul(new(big.Int).SetBytes(u[:4]), slow(p.TurnSlots))
+		want.Quo(want, new(big.Int).Mul(slow(1+tier), slow(1<<32)))
+		if got := p.Turn(file, owner, seed, tier); want.Cmp(slow(got)) != 0 {
+			t.Fatalf("tier %d of %d slots: turn %d, want %v", tier, p.TurnSlots, got, want)
+		}
+		if got := p.Turn(file, owner, seed, 3+rng.Uint64()>>1); tier == 3 && want.Cmp(slow(got)) != 0 {
+			t.Fatalf("above tier 3: turn %d, want %v as in tier 3", got, want)
 		}
 	}
 }

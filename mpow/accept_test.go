@@ -93,6 +93,31 @@ func sign(t testing.TB, r mpow.Report) mpow.Signed {
 	return s
 }
 
+// TestAReportIsTheRecord: what an accepted report says is what the record then says,
+// field by field (spec §3.4 to §3.7).
+func TestAReportIsTheRecord(t *testing.T) {
+	p := params(t)
+	n := node(t, p, file("a", 1000))
+	n.Power += 70 // the market's bonus stays
+	r := report(n, 8)
+	r.Added, r.SRDBytes = []mpow.File{file("b", 200)}, 3*p.SRDUnit
+	r.SRDRoot, r.StateRoot = mpow.Hash{1}, mpow.Hash{2}
+	r = settle(n, r)
+	s := sign(t, r)
+	want := n
+	want.Files.AddFile(file("b", 200))
+	want.Seq, want.Last, want.LastSlot, want.Reports, want.Misses, want.PunishedUntil = 2, s.Hash(), 8, 2, 2, 7+mpow.Slot(p.PunishSlots)
+	want.SRDBytes, want.FileBytes, want.Power = 3*p.SRDUnit, 1200, 1270
+	want.SRDRoot, want.FilesRoot, want.StateRoot = mpow.Hash{1}, want.Files.Digest(), mpow.Hash{2}
+	got, c, err := p.Accept(n, s, at(p, 8))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("accepted as %+v, %v, want %+v", got, err, want)
+	}
+	if c.Missed != 2 || c.Counted || c.Bytes != 0 || len(c.Added) != 1 || len(c.Dropped)+len(c.Listed) != 0 {
+		t.Errorf("change %+v, want two slots missed and b added", c)
+	}
+}
+
 // The first row is valid; each other breaks one thing (spec §3.5, §3.6).
 func TestAcceptRefusesEachCorruption(t *testing.T) {
 	p := params(t)

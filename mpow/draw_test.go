@@ -3,6 +3,7 @@ package mpow_test
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"math/big"
 	"math/rand"
@@ -26,6 +27,23 @@ func TestDrawNumberIsItsSlowTwin(t *testing.T) {
 		want := new(big.Int).Mod(new(big.Int).SetBytes(h[:]), new(big.Int).SetUint64(count))
 		if got := mpow.DrawNumber(s, i, count); got != want.Uint64() {
 			t.Fatalf("draw %d of %d: %d, want %v", i, count, got, want)
+		}
+	}
+}
+
+// TestPathStepIsItsSlowTwin writes out what spec §3.11 has hashed: the domain, seed,
+// account, root and depth, each behind its length, as one number modulo k.
+func TestPathStepIsItsSlowTwin(t *testing.T) {
+	for i := range uint64(300) {
+		s, who, root, depth, k := seed(mpow.Slot(i)), fmt.Sprint("node ", i%7), file(fmt.Sprint(i%11), 1).Root, i*i, 1+i*i*i
+		var b []byte
+		for _, part := range [][]byte{[]byte("lode/path/v1"), s[:], []byte(who), root.Bytes()} {
+			b = append(binary.BigEndian.AppendUint64(b, uint64(len(part))), part...)
+		}
+		sum := sha256.Sum256(binary.BigEndian.AppendUint64(b, depth))
+		want := new(big.Int).Mod(new(big.Int).SetBytes(sum[:]), new(big.Int).SetUint64(k))
+		if got := mpow.PathStep(s, mpow.Account(who), root, depth, k); got != want.Uint64() {
+			t.Fatalf("step at depth %d of %d links: %d, want %v", depth, k, got, want)
 		}
 	}
 }

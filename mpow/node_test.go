@@ -99,6 +99,19 @@ func TestSameKeyRenewsAndAnotherBeginsAnew(t *testing.T) { // spec §3.2, §3.10
 	if other.Generation != 1 || other.Seq != 0 || other.FileBytes != 0 || other.Files != (mpow.LtHash{}) || other.PunishedUntil != 8 || other.Reports != 1 {
 		t.Fatalf("a new key made %+v", other)
 	}
+	// Who it is and what it did stands; what it holds, and its processor, do not.
+	was := n
+	was.Group, was.Misses, was.Faults, was.PunishedUntil = "an owner", 3, 2, 77
+	was.CPU, was.FMSPC, was.SRDBytes, was.Power, was.Lapsed = mpow.Hash{1}, mpow.FMSPC{1}, 7, 8, true
+	anew, err := p.Admit(&was, n.Account, register(t, testChain, n.Account, otherKey, 120, hash), now)
+	wantNew := mpow.Node{
+		Account: n.Account, Key: public(otherKey), Measurement: n.Measurement, Kind: n.Kind, AttestedUntil: 206, Generation: 1, Group: "an owner",
+		LastSlot: 5, Reports: 1, Misses: 3, Faults: 2, PunishedUntil: 77,
+	}
+	wantNew.FilesRoot = wantNew.Files.Digest()
+	if err != nil || !reflect.DeepEqual(anew, wantNew) {
+		t.Errorf("a new key made %+v, %v, want %+v", anew, err, wantNew)
+	}
 	// The slot has its report: that of a new key of the same node changes nothing.
 	other, err = p.Admit(&n, n.Account, register(t, testChain, n.Account, otherKey, 119, hash), mpow.Context{ChainID: testChain, Height: 119 + 1, Slot: 5, Hash: hash})
 	if err != nil {

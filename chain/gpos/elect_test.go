@@ -99,6 +99,17 @@ func TestKeep(t *testing.T) { // spec §4.3
 	if len(kept) != 2 || kept[0].Total != 950 || kept[0].Power != 95 || kept[1].Power != 100 || !kept[0].Kept {
 		t.Errorf("kept set %+v; want the two elected, the first less what was slashed", kept)
 	}
+	if !set[1].Kept {
+		t.Errorf("of genesis %+v: its bond counts in full, unelected: it is kept", set[1])
+	}
+	was := []gpos.Exposure{{Account: who(1), Own: 700, Total: 950, Others: []gpos.Edge{edge(2, 250)}, Power: 95}}
+	kept = p.Keep(was)
+	if want := (gpos.Exposure{Account: who(1), Own: 700, Total: 950, Others: []gpos.Edge{edge(2, 250)}, Power: 95, Kept: true}); !reflect.DeepEqual(kept[0], want) {
+		t.Errorf("of an elected set %+v, want %+v", kept[0], want)
+	}
+	if kept[0].Others[0].Amount = 1; was[0].Others[0].Amount != 250 || was[0].Kept {
+		t.Errorf("Keep shares what it was given: %+v", was[0])
+	}
 }
 
 // TestElection draws random worlds: nobody twice, never empty, ordered, each

@@ -205,3 +205,45 @@ func TestParams(t *testing.T) { // spec §1.5
 		t.Errorf("a power below 2^59 is refused: %v", err)
 	}
 }
+
+// TestParamsHaveBounds: each param is taken at either end of its range, and not
+// one beyond. Spec §1.5.
+func TestParamsHaveBounds(t *testing.T) {
+	const most = math.MaxInt64
+	for _, tt := range []struct {
+		name   string
+		at     func(p *gpos.Params, x uint64)
+		lo, hi uint64
+	}{
+		{"validator_count", func(p *gpos.Params, x uint64) { p.ValidatorCount = x }, 1, 10_000},
+		{"min_validators", func(p *gpos.Params, x uint64) { p.MinValidators, p.ValidatorCount = x, 7 }, 1, 7},
+		{"grains_per_tib", func(p *gpos.Params, x uint64) { p.GrainsPerTiB = x }, 1, 1<<40 - 1},
+		{"unbond_eras", func(p *gpos.Params, x uint64) { p.UnbondEras = x }, 2, 10_000},
+		{"history_eras", func(p *gpos.Params, x uint64) { p.HistoryEras = x }, 1, 10_000},
+		{"power_unit", func(p *gpos.Params, x uint64) { p.PowerUnit = coin.Amount(x) }, 1, most},
+		{"min_bond", func(p *gpos.Params, x uint64) { p.MinBond = coin.Amount(x) }, 1, most},
+		{"max_guarantors", func(p *gpos.Params, x uint64) { p.MaxGuarantors = x }, 1, 256},
+		{"down_window", func(p *gpos.Params, x uint64) { p.DownWindow = x }, 2, 100_000},
+		{"down_slash", func(p *gpos.Params, x uint64) { p.DownSlash = x }, 0, 1_000_000},
+		{"min_slash", func(p *gpos.Params, x uint64) { p.MinSlash = x }, 0, 1_000_000},
+		{"eras_per_year", func(p *gpos.Params, x uint64) { p.ErasPerYear = x }, 1, 10_000_000},
+		{"year_one", func(p *gpos.Params, x uint64) { p.YearOne = x }, 0, 1_000_000},
+		{"year_factor", func(p *gpos.Params, x uint64) { p.YearFactor = x }, 0, 999_999},
+		{"year_floor", func(p *gpos.Params, x uint64) { p.YearFloor = x }, 0, 1_000_000},
+		{"pot_eras", func(p *gpos.Params, x uint64) { p.PotEras = x }, 1, 1000},
+		{"proposer_points", func(p *gpos.Params, x uint64) { p.ProposerPoints = x }, 0, 1000},
+		{"signer_points", func(p *gpos.Params, x uint64) { p.SignerPoints = x }, 0, 1000},
+	} {
+		for _, c := range []struct {
+			x    uint64
+			want bool
+		}{{tt.lo, true}, {tt.hi, true}, {tt.lo - 1, false}, {tt.hi + 1, false}} {
+			p := gpos.Main()
+			p.MinValidators = 1
+			tt.at(&p, c.x) // below 0 is far above
+			if err := p.Check(1); (err == nil) != c.want || err != nil && !strings.Contains(err.Error(), tt.name) {
+				t.Errorf("%s of %d: error %v, want taken: %v", tt.name, c.x, err, c.want)
+			}
+		}
+	}
+}

@@ -32,6 +32,13 @@ func validating(i byte, fee uint64) gpos.Validate {
 func TestValidate(t *testing.T) { // spec §4.2
 	p := params()
 	guarantor := gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(2, 60)}, JailedUntil: 4}
+	heldBack := guarantor // it took another's place in era 7
+	heldBack.HeldUntil = 8
+	least := guarantor
+	least.Active, least.Edges = 10, nil
+	if got, _, err := p.Validate(least, validating(1, 1_000_000), "dev-1", who(1), 7, verify); err != nil || got.Candidate.Fee != 1_000_000 {
+		t.Errorf("the least bond, and all for guarantors: %+v, %v", got, err)
+	}
 	for _, tt := range []struct {
 		name  string
 		in    gpos.Stake
@@ -42,6 +49,7 @@ func TestValidate(t *testing.T) { // spec §4.2
 		{"valid", guarantor, func(v *gpos.Validate) {}, "dev-1", nil},
 		{"no bond", gpos.Stake{}, func(v *gpos.Validate) {}, "dev-1", gpos.ErrNotBonded},
 		{"bond below the least", gpos.Stake{Active: 9}, func(v *gpos.Validate) {}, "dev-1", gpos.ErrLeast},
+		{"held to a guarantee", heldBack, func(v *gpos.Validate) {}, "dev-1", gpos.ErrHeld},
 		{"proof for another chain", guarantor, func(v *gpos.Validate) {}, "dev-2", gpos.ErrProof},
 		{"proof for another account", guarantor, func(v *gpos.Validate) {
 			v.Proof = ed25519.Sign(keyOf(1), gpos.ProofBytes("dev-1", who(2)))
@@ -260,6 +268,16 @@ func TestChillAndUnjail(t *testing.T) { // spec §4.2, §4.5
 	}
 	if _, _, err := p.Chill(got, 6); !errors.Is(err, gpos.ErrNothing) {
 		t.Errorf("Chill of one at rest: %v", err)
+	}
+	guarantor := gpos.Stake{Active: 100, Edges: []gpos.Edge{edge(1, 20)}, HeldUntil: 7}
+	if _, _, err := p.Chill(guarantor, 6); !errors.Is(err, gpos.ErrHeld) {
+		t.Errorf("Chill of a guarantor that took a place in this era: %v", err)
+	}
+	if got, dropped, err := p.Chill(guarantor, 7); err != nil || len(got.Edges) != 0 || !reflect.DeepEqual(dropped, guarantor.Edges) {
+		t.Errorf("Chill of one that is no candidate: %+v, %v, %v", got, dropped, err)
+	}
+	if got, _, err := p.Chill(gpos.Stake{Active: 100, Candidate: &gpos.Candidate{}, HeldUntil: 7}, 6); err != nil || got.Candidate != nil {
+		t.Errorf("Chill of a candidate whose guarantee was slashed away: %+v, %v", got, err)
 	}
 	if _, err := p.Unjail(got, 6); !errors.Is(err, gpos.ErrJailed) {
 		t.Errorf("Unjail in the era of the offence: %v", err)

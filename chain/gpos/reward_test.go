@@ -53,6 +53,9 @@ func TestShares(t *testing.T) { // spec §4.4
 	if want := []gpos.Edge{edge(1, 3_375), edge(2, 675), edge(3, 450)}; !reflect.DeepEqual(shares, want) || drawn != 450 {
 		t.Errorf("shares %+v, %d from the pot; want %+v and 450", shares, uint64(drawn), want)
 	}
+	if shares, _ := e.Shares(gpos.Exposure{Account: who(1), Own: 9, Total: 9_000}, 7_000); !reflect.DeepEqual(shares, []gpos.Edge{edge(1, 10_000)}) {
+		t.Errorf("more points and stake than all: %+v, want what the era earned", shares)
+	}
 	kept := gpos.Earn(9_000, 1_000, 4, 100, 2000, true)
 	if want := (gpos.Earned{Minted: 1_800, Transferred: 200, Authoring: 2_000, Points: 100}); kept != want {
 		t.Errorf("Earn of a kept set = %+v, want %+v: authors only", kept, want)

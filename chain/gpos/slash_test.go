@@ -48,8 +48,12 @@ func TestSlash(t *testing.T) { // spec §4.5
 	if got := p.Less(now, losses); got.Own != 0 || got.Total != 0 || len(got.Others) != 0 || got.Power != 1 {
 		t.Errorf("less than nothing: %+v; a seat keeps a power of 1", got)
 	}
-	if all, losses := p.Slash(x, 2_000_000); all.Total != 0 || len(losses) != 4 {
-		t.Errorf("more than all: %+v, %+v", all, losses)
+	if all, losses := p.Slash(x, 2_000_000); all.Total != 0 || !reflect.DeepEqual(losses, []gpos.Edge{edge(1, 105), edge(2, 50), edge(3, 9), edge(4, 1)}) {
+		t.Errorf("more than all: %+v, %+v; nobody loses more than stands there", all, losses)
+	}
+	x.Power = 0
+	if got, _ := p.Slash(x, 100_000); got.Elected() || got.Total != 150 {
+		t.Errorf("a candidate without a seat: %+v, want none after it", got)
 	}
 }
 

@@ -3,7 +3,11 @@ package gpos_test
 import (
 	"math/big"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"testing"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/chain/gpos"
 	"github.com/lode-node/lode/coin"
@@ -141,5 +145,167 @@ func TestSlashesAreTheirSlowTwin(t *testing.T) {
 		if after.Total+sum != x.Total {
 			t.Fatalf("%+v less %d is %+v", x, uint64(sum), after)
 		}
+	}
+}
+
+// TestALossIsItsSlowTwin takes what a slash costs grain by grain: from the active
+// bond, then from the newest chunk; then the guarantee of the offender shrinks by
+// as many, and the last one until all are covered again (spec §4.5).
+func TestALossIsItsSlowTwin(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 6))
+	drop := func(edges []gpos.Edge, i int) []gpos.Edge {
+		edges[i].Amount--
+		edges = slices.DeleteFunc(edges, func(e gpos.Edge) bool { return e.Amount == 0 })
+		if len(edges) == 0 {
+			return nil
+		}
+		return edges
+	}
+	for range 5000 {
+		in := gpos.Stake{Active: coin.Amount(rng.Uint64N(40)), JailedUntil: gpos.Era(rng.Uint64N(2)), Backing: 7}
+		for i := range rng.IntN(4) {
+			in.Unlocking = append(in.Unlocking, chunk(coin.Amount(1+rng.Uint64N(15)), gpos.Era(i)))
+		}
+		left := in.Active // guarantees are never of more than is active
+		for i := range byte(5) {
+			if amount := coin.Amount(rng.Uint64N(12)); amount > 0 && amount <= left {
+				in.Edges = append(in.Edges, edge(i, amount))
+				left -= amount
+			}
+		}
+		offender, amount := who(byte(rng.IntN(6))), coin.Amount(rng.Uint64N(80))
+		want := gpos.Stake{Active: in.Active, Unlocking: slices.Clone(in.Unlocking), Edges: slices.Clone(in.Edges), JailedUntil: in.JailedUntil, Backing: 7}
+		took := coin.Amount(0)
+		for ; took < amount; took++ {
+			if n := len(want.Unlocking); want.Active > 0 {
+				want.Active--
+			} else if n == 0 {
+				break
+			} else if want.Unlocking[n-1].Amount--; want.Unlocking[n-1].Amount == 0 {
+				if want.Unlocking = want.Unlocking[:n-1]; n == 1 {
+					want.Unlocking = nil
+				}
+			}
+		}
+		less := map[peer.ID]coin.Amount{}
+		for range took {
+			if i := slices.IndexFunc(want.Edges, func(e gpos.Edge) bool { return e.Account == offender }); i >= 0 {
+				want.Edges = drop(want.Edges, i)
+				less[offender]++
+			}
+		}
+		for want.Guaranteed() > want.Active {
+			last := len(want.Edges) - 1
+			less[want.Edges[last].Account]++
+			want.Edges = drop(want.Edges, last)
+		}
+		after, taken, shrunk := in.Lose(offender, amount)
+		if !reflect.DeepEqual(after, want) || taken != took {
+			t.Fatalf("%+v loses %d for %v: %+v and %d taken, want %+v and %d", in, uint64(amount), offender, after, uint64(taken), want, uint64(took))
+		}
+		for _, e := range shrunk {
+			if less[e.Account] -= e.Amount; less[e.Account] == 0 {
+				delete(less, e.Account)
+			}
+		}
+		if len(less) != 0 {
+			t.Fatalf("%+v loses %d for %v: %+v shrunk, which leaves %v", in, uint64(amount), offender, shrunk, less)
+		}
+	}
+}
+
+// TestDownIsItsSlowTwin picks the worst again and again, and jails it while what
+// spec §4.5 asks of those who stay holds.
+func TestDownIsItsSlowTwin(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 7))
+	jailed, spared := 0, 0
+	for range 20_000 {
+		p := params()
+		p.DownWindow, p.MinValidators = 2+rng.Uint64N(20), 1+rng.Uint64N(9)
+		var set, left []gpos.Seat
+		total, gone := int64(0), int64(0)
+		for i := range byte(rng.IntN(14)) {
+			s := gpos.Seat{Account: who(byte(rng.IntN(20))*16 + i), Power: 1 + rng.Int64N(6), Seen: p.DownWindow - min(p.DownWindow, rng.Uint64N(6)/4)}
+			s.Missed = rng.Uint64N(s.Seen + 1)
+			total += s.Power
+			set = append(set, s)
+		}
+		left = slices.Clone(set)
+		var want []peer.ID
+		for len(left) > 0 {
+			worst := 0
+			for i, s := range left {
+				if s.Missed > left[worst].Missed || s.Missed == left[worst].Missed && s.Account < left[worst].Account {
+					worst = i
+				}
+			}
+			s := left[worst]
+			left = slices.Delete(left, worst, worst+1)
+			n := len(want) + 1 // jailed with this one
+			switch signed := s.Seen - s.Missed; {
+			case s.Seen < p.DownWindow || signed*2 >= s.Seen: // judged over a full window; half is enough
+			case 3*n > len(set)-1, uint64(len(set)-n) < p.MinValidators || n > len(set), 3*(gone+s.Power) >= total:
+				spared++
+			default:
+				want, gone = append(want, s.Account), gone+s.Power
+			}
+		}
+		jailed += len(want)
+		if got := p.Down(set); !slices.Equal(got, want) {
+			t.Fatalf("window %d, least %d, of %+v: %v are down, want %v", p.DownWindow, p.MinValidators, set, got, want)
+		}
+	}
+	if jailed < 1000 || spared < 1000 {
+		t.Errorf("%d were jailed and %d spared: the test asks too little", jailed, spared)
+	}
+}
+
+// TestWorkIsItsSlowTwin keeps what was reported in every slot, where Work keeps
+// three numbers (spec §3.7, §4.1).
+func TestWorkIsItsSlowTwin(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 8))
+	counted := 0
+	for range 3000 {
+		slots := 1 + rng.Uint64N(4) // of an era
+		var w gpos.Work
+		told := map[uint64]uint64{}
+		last := uint64(0)
+		for slot := range uint64(12) {
+			for range rng.IntN(8) / 2 { // in one slot of four none
+				bytes := rng.Uint64N(9)
+				w = w.Add(gpos.Era(slot/slots), slot, bytes)
+				told[slot] += bytes
+				last = slot
+			}
+			if len(told) > 0 && last > 0 && rng.IntN(5) == 0 { // one that comes too late
+				w = w.Add(gpos.Era((last-1)/slots), last-1, 1)
+			}
+			for now := slot; now <= slot+1; now++ {
+				want := uint64(0)
+				if now > 0 {
+					want = told[now-1]
+				}
+				if got := w.During(now); got != want {
+					t.Fatalf("of %v, %d count during slot %d, want %d (%+v)", told, got, now, want, w)
+				}
+			}
+			era, want, whole := slot/slots, ^uint64(0), true
+			for s := era * slots; s < (era+1)*slots; s++ {
+				bytes, ok := told[s]
+				want, whole = min(want, bytes), whole && ok
+			}
+			if !whole {
+				want = 0
+			}
+			if want > 0 {
+				counted++
+			}
+			if got := w.EraLeast(gpos.Era(era), slots); got != want {
+				t.Fatalf("of %v, the least of era %d with %d slots is %d, want %d (%+v)", told, era, slots, got, want, w)
+			}
+		}
+	}
+	if counted < 1000 {
+		t.Errorf("only %d eras counted", counted)
 	}
 }
