@@ -11,6 +11,7 @@ import (
 	abci "github.com/cometbft/cometbft/abci/types"
 	"github.com/ipfs/go-cid"
 
+	"github.com/lode-node/lode/coin"
 	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
 	"github.com/lode-node/lode/mpow/dag"
@@ -170,6 +171,41 @@ func TestAnUnansweredDrawIsAFault(t *testing.T) {
 		if _, ok := m.file(name).Replica(guilty.id); !ok {
 			t.Error("not listed again")
 		}
+	}
+}
+
+// TestAFaultShortensNoPunishment: who is punished by the params of then stays so
+// when a vote has made punishments short since (spec §3.7, §3.11).
+func TestAFaultShortensNoPunishment(t *testing.T) {
+	m, a, b := newDrawn(t, func(g *Genesis) {
+		g.Params.Mpow.PunishSlots = 50
+		g.Accounts = append(g.Accounts, GenesisAccount{testID(t, "validator"), 100 * coin.LODE})
+	})
+	m.nextSlot()
+	m.answerAll("n3")
+	a.report() // b misses it
+	m.nextSlot()
+	m.answerAll("n3")
+	a.report()
+	b.report()
+	submit(t, m.Solo, proposal(Propose{Title: "mercy", Params: []ParamChange{{"mpow.punish_slots", 1}}}))
+	submit(t, m.as("validator"), word(1, Yes))
+	m.nextSlot()
+	fault := func() bool { n, _ := m.View().Node(b.id); return n.Faults > 0 }
+	for until := m.View().Slot() + 30; !fault() && m.View().Slot() < until; m.nextSlot() {
+		for _, d := range m.open() {
+			if d.Node == b.id && m.View().Params().Mpow.PunishSlots == 1 {
+				continue
+			}
+			if _, err := m.submit("n3", Msg{Work: m.right(d)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.report()
+		b.report()
+	}
+	if n, _ := m.View().Node(b.id); n.Faults != 1 || n.PunishedUntil != 2+50 {
+		t.Errorf("node %+v in slot %d; want one fault, and punished until slot 52 as before", n, m.View().Slot())
 	}
 }
 

@@ -623,6 +623,24 @@ func TestDownIsJudgedOverAFullWindowEachTime(t *testing.T) {
 	}
 }
 
+// TestDownIsJudgedOnceTheWindowIsFull: the first commit comes with block 2, the era
+// ends with block 11, and a window of ten is full then, one of eleven an era later.
+// Spec §4.5.
+func TestDownIsJudgedOnceTheWindowIsFull(t *testing.T) {
+	for window, want := range map[uint64][2]coin.Amount{10: {999_000, 998_001}, 11: {1_000_000, 999_000}} {
+		g := eraGenesis(t, 4)
+		g.Params.Stake.DownWindow = window
+		c := newEraChain(t, g)
+		c.absent[consPub(t, "v2")] = true
+		for era := range want {
+			c.to(int64(era))
+			if got := c.stakeOf("v2").Active; got != want[era] {
+				t.Errorf("a window of %d: after era %d v2 has %d, want %d", window, era, uint64(got), uint64(want[era]))
+			}
+		}
+	}
+}
+
 // TestTheWindowSlides: what was missed long ago is forgotten. Spec §4.5.
 func TestTheWindowSlides(t *testing.T) {
 	c := newEraChain(t, eraGenesis(t, 4))
@@ -630,7 +648,7 @@ func TestTheWindowSlides(t *testing.T) {
 	key, who := consPub(t, "v2"), testID(t, "v2")
 	var signed []bool // by commit
 	for c.s.height < 100 {
-		c.absent[key] = rng.IntN(5) == 0
+		c.absent[key] = rng.IntN(7) == 0 || len(signed) == 0 // the first of all leaves the window too
 		c.block()
 		if c.s.height > 1 {
 			signed = append(signed, !c.absent[key])
