@@ -95,6 +95,7 @@ type Exchange struct {
 	ear      *ear
 	net      network.BitSwapNetwork
 	heard    streams
+	turnover turnover
 	ask      func(ctx context.Context, p peer.ID, sure bool) (libnet.Stream, error) // openWant
 	links    *network.ConnectEventManager                                           // of net, for streams that we read ourselves
 	client   *client.Client
@@ -204,6 +205,7 @@ func New(ctx context.Context, cfg Config) (*Exchange, error) {
 	e.client = e.newClient()
 	e.server = e.serving()
 	m.follow(e)
+	e.watchTurnover()
 	e.net.Start(e)
 	e.takeStreams()
 	if e.receipts != nil {
@@ -286,6 +288,7 @@ func (e *Exchange) Close() error {
 		if e.receipts != nil {
 			e.receipts.end()
 		}
+		e.turnover.close(e.cfg.Host.Network())
 		e.net.Stop()
 		err = e.client.Close()
 		e.server.close()

@@ -166,11 +166,20 @@ func (c *crowd) sent(p peer.ID, blocks, bytes int) {
 	c.ask(p, blocks)
 }
 
-// again has p wait anew: who leaves gives up his place.
+// leave ends the connection of p.
+func (c *crowd) leave(p peer.ID) {
+	c.mu.Lock()
+	c.peers[p].gone = true
+	c.mu.Unlock()
+	c.s.disconnected(p)
+}
+
+// again has p come back and wait anew: who leaves gives up his place.
 func (c *crowd) again(p peer.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.peers[p]
+	m.gone = false
 	m.worst, m.last = max(m.worst, time.Since(m.last)), time.Now()
 }
 
@@ -216,7 +225,7 @@ func TestServerInACrowd(t *testing.T) {
 				wants, held = max(wants, c.s.q.wants), max(held, c.s.q.held)
 				c.s.mu.Unlock()
 				if p := ids[r.IntN(len(ids))]; r.IntN(2) == 0 {
-					c.s.disconnected(p)
+					c.leave(p)
 					c.again(p)
 					c.ask(p, 30)
 				} else if c.member(p).mute {
@@ -242,10 +251,7 @@ func TestServerInACrowd(t *testing.T) {
 				t.Errorf("seed %d: up to %d wants and %d bytes held", seed, wants, held)
 			}
 			for _, p := range ids {
-				c.mu.Lock()
-				c.peers[p].gone = true
-				c.mu.Unlock()
-				c.s.disconnected(p)
+				c.leave(p)
 			}
 			time.Sleep(30 * time.Second)
 			c.s.mu.Lock()

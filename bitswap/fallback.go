@@ -209,11 +209,7 @@ func (e *Exchange) renew(r *request, keys []cid.Cid, wait time.Duration, ends ..
 	e.after(wait, r, keys, func(r *request, rest []cid.Cid) {
 		for _, c := range rest {
 			if p, ok := e.unasked.Get(c); ok && e.unasked.Remove(c) && e.connected(p) {
-				e.client.PeerDisconnected(p)
-				e.client.PeerConnected(p)
-				if !e.connected(p) { // it left meanwhile, and the client may have been told before
-					e.client.PeerDisconnected(p)
-				}
+				e.connectedAnew(p)
 			}
 		}
 		for ; len(ends) > 1; ends = ends[1:] {

@@ -83,6 +83,7 @@ func (e *Exchange) PeerConnected(p peer.ID) {
 
 // PeerDisconnected is called by the wire, also for peers that do not answer.
 func (e *Exchange) PeerDisconnected(p peer.ID) {
+	e.turnover.toldGone(p)
 	e.client.PeerDisconnected(p)
 	e.server.disconnected(p)
 	e.mu.Lock()

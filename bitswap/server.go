@@ -130,10 +130,14 @@ func (s *server) arrived(_ context.Context, bs []blocks.Block) error {
 // connected implements blockServer: a peer is known by what it wants.
 func (s *server) connected(peer.ID) {}
 
-// disconnected implements blockServer.
+// disconnected implements blockServer. A peer that is back by the time that its end
+// is told may have said over its new connection what it wants: that stays.
 func (s *server) disconnected(p peer.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.cfg.connected(p) {
+		return
+	}
 	s.leave(p)
 	s.pump()
 }
