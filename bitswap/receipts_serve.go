@@ -179,13 +179,13 @@ func (r *receipts) take(p peer.ID, t *taking, v credit.Receipt) error {
 	if err != nil {
 		return err
 	}
-	r.e.log.Debug("receipt kept", "peer", p, "bytes", v.Bytes, "grains", v.Grains, "covers", covers)
 	s, weight := r.e.server.(*server), r.e.shareOf(p)
 	s.mu.Lock()
 	s.q.signed(s.now(), p, covers, kept.Paid, weight)
 	owes = s.q.owed.debt(s.now(), p).owes
 	s.pump()
 	s.mu.Unlock()
+	r.e.log.Debug("receipt kept", "peer", p, "bytes", v.Bytes, "grains", v.Grains, "covers", covers)
 	return r.say(t.s, &receiptTaken{Bytes: v.Bytes, Step: credit.Step(kept.Paid), Owes: owes})
 }
 

@@ -102,8 +102,9 @@ func TestBlocksArePaidFor(t *testing.T) { // spec §7.5
 	fetched(t, ctx, client, root, data)
 	all := func(ex *bitswap.Exchange, most uint64) func(said) bool {
 		return func(said) bool {
-			rs := ex.Unclaimed()
-			return len(rs) == 1 && rs[0].Bytes >= most
+			rs := ex.Unclaimed() // on disk before it counts
+			s, _ := ex.Receipts()
+			return len(rs) == 1 && rs[0].Bytes >= most && len(s.Peers) == 1 && s.Peers[0].Paid == rs[0].Bytes
 		}
 	}
 	heard.until(t, ctx, "receipt kept", all(server, uint64(len(data))))
