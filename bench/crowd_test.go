@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lode-node/lode/bench"
 )
@@ -12,6 +13,7 @@ import (
 // nothing, and each that reads gets something. How long they wait is for 'lode
 // bench crowd' on a machine that does nothing else.
 func TestCrowd(t *testing.T) { // spec §7.4
+	began := time.Now()
 	rep, err := bench.Crowd(t.Context(), bench.CrowdConfig{Peers: 40, Mute: 4, Rate: 4 << 20, Overload: 5, Block: 16 << 10, Seconds: 6})
 	if err != nil {
 		t.Fatal(err)
@@ -22,8 +24,9 @@ func TestCrowd(t *testing.T) { // spec §7.4
 	if rep.Newcomer <= 0 || rep.Known <= 0 || rep.FirstMax <= 0 || rep.WaitMax < rep.FirstMax {
 		t.Errorf("waits and bytes: %+v", rep)
 	}
-	if most := uint64(8) * rep.Config.Rate; rep.Served == 0 || rep.Served > most {
-		t.Errorf("%d bytes in %d s at %d a second", rep.Served, rep.Config.Seconds, rep.Config.Rate)
+	took := time.Since(began) // which is more where the machine stands still
+	if most := uint64((took.Seconds() + 2) * float64(rep.Config.Rate)); rep.Served == 0 || rep.Served > most {
+		t.Errorf("%d bytes in %v at %d a second", rep.Served, took, rep.Config.Rate)
 	}
 	if rep.Wants == 0 || rep.Wants > 512<<10 || rep.Held > 160<<20 {
 		t.Errorf("the server kept %d wants and %d bytes", rep.Wants, rep.Held)

@@ -66,11 +66,11 @@ func TestReconnectResends(t *testing.T) { // reference BS-26
 	f := fetched(t, ctx, ex, root, data)
 	<-cut
 	f, _ = ex.Trace(f.ID)
-	lost, connected := int64(0), 0
+	lost, dialled := int64(0), 0
 	for _, st := range f.Steps {
 		switch {
-		case st.What == bitswap.StepConnected:
-			connected++
+		case st.What == bitswap.StepDial:
+			dialled++
 		case st.What == bitswap.StepStall, st.What == bitswap.StepFailed && st.Why != "no answer, or connection lost":
 			lost = 0 // whatever follows has another cause
 		case st.What == bitswap.StepFailed:
@@ -79,8 +79,8 @@ func TestReconnectResends(t *testing.T) { // reference BS-26
 			t.Errorf("the fallback was called %d µs after the connection was lost, before a dial could fail", st.At-lost)
 		}
 	}
-	if connected < 2 {
-		t.Errorf("connected %d times, want the holder dialled again", connected)
+	if dialled < 2 && !f.Fallback { // which may have been first to dial it
+		t.Errorf("dialled %d times, want the holder dialled again", dialled)
 	}
 	if !f.Fallback && f.Path != "holders" {
 		t.Errorf("path %q, want the holder alone", f.Path)

@@ -14,6 +14,7 @@ import (
 
 	boxo "github.com/ipfs/boxo/bitswap"
 	bsmsg "github.com/ipfs/boxo/bitswap/message"
+	bitnet "github.com/ipfs/boxo/bitswap/network"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/boxo/exchange"
@@ -48,8 +49,29 @@ type member struct {
 	bs    blockstore.Blockstore
 	ours  *bitswap.Exchange
 	boxo  *boxo.Bitswap
+	gone  gone                 // whom boxo's was told the end of
 	stats *prometheus.Registry // of ours
 }
+
+// A gone hears of the peers that left. It does not hear of those whose next
+// connection was there in time.
+type gone chan peer.ID
+
+func (gone) ReceiveMessage(context.Context, peer.ID, bsmsg.BitSwapMessage) {}
+func (gone) ReceiveError(error)                                            {}
+func (gone) PeerConnected(peer.ID)                                         {}
+
+// PeerDisconnected tells of p.
+func (g gone) PeerDisconnected(p peer.ID) { g <- p }
+
+// A telling network tells after all others who left.
+type telling struct {
+	bitnet.BitSwapNetwork
+	gone gone
+}
+
+// Start is as that of the network.
+func (n telling) Start(all ...bitnet.Receiver) { n.BitSwapNetwork.Start(append(all, n.gone)...) }
 
 // A party is a network of members.
 type party struct {
@@ -83,6 +105,10 @@ func (p *party) others(self peer.ID) func(cid.Cid) []peer.AddrInfo {
 	}
 }
 
+// waiting is a context under which ours wait for as long as their callers do, as
+// boxo's exchange does: what routing knows nothing of may take its time to come.
+func waiting(t testing.TB) context.Context { return bitswap.WithWait(testContext(t)) }
+
 // newParty starts members, connected to each other unless apart.
 func newParty(t *testing.T, apart bool, makes ...string) *party {
 	t.Helper()
@@ -92,7 +118,8 @@ func newParty(t *testing.T, apart bool, makes ...string) *party {
 	}
 	for i, m := range p.members {
 		if makes[i] == stock {
-			m.boxo = boxo.New(context.Background(), bsnet.NewFromIpfsHost(m.host), p, m.bs, boxo.ProviderSearchDelay(50*time.Millisecond))
+			m.gone = make(gone, 100)
+			m.boxo = boxo.New(context.Background(), telling{bsnet.NewFromIpfsHost(m.host), m.gone}, p, m.bs, boxo.ProviderSearchDelay(50*time.Millisecond))
 			t.Cleanup(func() { m.boxo.Close() })
 			m.SessionExchange = m.boxo
 			continue
@@ -202,7 +229,7 @@ func eachPair(t *testing.T, apart bool, do func(t *testing.T, ctx context.Contex
 	for _, x := range pairings {
 		t.Run(x.from+" from "+x.to, func(t *testing.T) {
 			p := newParty(t, apart, x.from, x.to)
-			do(t, testContext(t), p, p.members[0], p.members[1])
+			do(t, waiting(t), p, p.members[0], p.members[1])
 		})
 	}
 }
@@ -251,7 +278,7 @@ func TestBoxoUnwantedBlockIsNotKept(t *testing.T) {
 }
 
 func TestBoxoPendingBlockComesFromAStranger(t *testing.T) {
-	ctx, stop := context.WithCancel(testContext(t))
+	ctx, stop := context.WithCancel(waiting(t))
 	defer stop()
 	p := newParty(t, false, byFallback)
 	bs, keys := several(100, 100, 2)
@@ -284,7 +311,7 @@ func TestBoxoDistribution(t *testing.T) {
 			for i := 1; i < x.members; i++ {
 				makes = append(makes, []string{byChain, byFallback, stock}[i%3])
 			}
-			ctx := testContext(t)
+			ctx := waiting(t)
 			p := newParty(t, false, makes...)
 			bs, keys := several(x.blocks, 512, 3)
 			p.members[0].add(t, bs...)
@@ -310,7 +337,7 @@ func TestBoxoSendToWantingPeer(t *testing.T) {
 // The third member is boxo's, which tells what it is wanted of.
 func TestBoxoBasicAndCancel(t *testing.T) {
 	for _, make := range []string{byChain, byFallback} {
-		ctx := testContext(t)
+		ctx := waiting(t)
 		p := newParty(t, false, make, stock, stock)
 		bs, keys := several(1, 1024, 5)
 		p.members[1].add(t, bs...)
@@ -360,7 +387,7 @@ func TestBoxoWantlistCleanup(t *testing.T) {
 			func(ctx context.Context) { got(t, fetch(t, ctx, a, keys[1:10]), nil) },
 			func(ctx context.Context) { got(t, fetch(t, ctx, a.NewSession(ctx), keys[10:20]), nil) },
 		} {
-			ctx, cancel := context.WithCancel(testContext(t))
+			ctx, cancel := context.WithCancel(waiting(t))
 			go func() {
 				eventually(t, "the peer is asked", func() bool { return gauge(t, a.stats, "lode_bitswap_wants_open") > 0 })
 				cancel()
@@ -369,8 +396,8 @@ func TestBoxoWantlistCleanup(t *testing.T) {
 			eventually(t, "the wantlists are empty", empty)
 		}
 		// One of two ends: what the other wants stays.
-		ctx1, cancel1 := context.WithCancel(testContext(t))
-		ctx2, cancel2 := context.WithCancel(testContext(t))
+		ctx1, cancel1 := context.WithCancel(waiting(t))
+		ctx2, cancel2 := context.WithCancel(waiting(t))
 		one, two := fetch(t, ctx1, a.NewSession(ctx1), keys[20:30]), fetch(t, ctx2, a.NewSession(ctx2), keys[25:])
 		asked := func(n int) {
 			eventually(t, fmt.Sprintf("%d blocks are wanted", n), func() bool {
@@ -390,7 +417,7 @@ func TestBoxoWantlistCleanup(t *testing.T) {
 }
 
 func TestBoxoLedgers(t *testing.T) {
-	ctx := testContext(t)
+	ctx := waiting(t)
 	p := newParty(t, false, byChain, stock)
 	a, b := p.members[0], p.members[1]
 	bs, keys := several(2, 1024, 8)
@@ -409,7 +436,7 @@ func TestBoxoLedgers(t *testing.T) {
 }
 
 func TestBoxoClientWithoutServer(t *testing.T) {
-	ctx := testContext(t)
+	ctx := waiting(t)
 	p := newParty(t, false, byChain)
 	h := newHost(t)
 	leech := boxo.New(ctx, bsnet.NewFromIpfsHost(h), nil, newStore(), boxo.WithServerEnabled(false))
@@ -424,7 +451,7 @@ func TestBoxoClientWithoutServer(t *testing.T) {
 
 func TestBoxoSessionBetweenPeers(t *testing.T) {
 	for _, make := range []string{byFallback, stock} {
-		ctx := testContext(t)
+		ctx := waiting(t)
 		p := newParty(t, false, make, byChain, stock, stock)
 		if make == stock {
 			p = newParty(t, false, make, byChain, byFallback, byFallback)
@@ -443,7 +470,7 @@ func TestBoxoSessionBetweenPeers(t *testing.T) {
 
 func TestBoxoSessionSplitFetch(t *testing.T) {
 	for _, make := range []string{byChain, byFallback} {
-		ctx := testContext(t)
+		ctx := waiting(t)
 		p := newParty(t, false, make, stock, stock, byFallback, stock, byFallback)
 		bs, keys := several(100, 1024, 11)
 		for i, b := range bs {
@@ -456,6 +483,8 @@ func TestBoxoSessionSplitFetch(t *testing.T) {
 	}
 }
 
+// A stock member is to know that the connection is gone before there is another:
+// it loses what was said over either, else, and says it again after half a minute.
 func TestBoxoFetchAfterDisconnect(t *testing.T) {
 	eachPair(t, false, func(t *testing.T, ctx context.Context, p *party, a, b *member) {
 		bs, keys := several(10, 1024, 12)
@@ -468,6 +497,16 @@ func TestBoxoFetchAfterDisconnect(t *testing.T) {
 		rest := fetch(t, ctx, s, keys[5:])
 		p.announce(b, bs...)
 		b.add(t, bs[5:]...)
+		for _, m := range p.members {
+			if m.boxo == nil {
+				continue
+			}
+			select {
+			case <-m.gone:
+			case <-ctx.Done():
+				t.Fatal("the end of the connection was not told")
+			}
+		}
 		if err := a.host.Connect(ctx, info(b.host)); err != nil {
 			t.Fatal(err)
 		}

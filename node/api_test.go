@@ -40,7 +40,7 @@ func idOf(t *testing.T, key crypto.PrivKey) peer.ID {
 
 // Every answer carries its height, and names what is simulated.
 func TestAPIAnswers(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 2})
 	_, a := order(ctx, t, d)
 	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
@@ -125,7 +125,7 @@ func TestAPIAnswers(t *testing.T) {
 }
 
 func TestAPISendsTransactions(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 1})
 	n, user := d.Nodes[0], idOf(t, d.Users[0])
 	v := n.Chain().View()
@@ -152,7 +152,7 @@ func TestAPISendsTransactions(t *testing.T) {
 }
 
 func TestAPIRefusesWithReason(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 1})
 	n := d.Nodes[0]
 	nobody := block([]byte("nobody ordered this")).Cid().String()
@@ -204,7 +204,7 @@ func TestAPIRefusesWithReason(t *testing.T) {
 
 // Where simulated enclaves are not allowed there are no faults to switch.
 func TestFaultsExistOnDevnetsOnly(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Edges: 1, Params: func(p *chain.Params) { quick(p); p.Mpow.AllowSimulated = false }})
 	var e node.ErrorAnswer
 	if code := call(ctx, t, d.Nodes[0], "POST", "debug/fault", `{"fault":"corrupt","on":true}`, &e); code != http.StatusForbidden {
@@ -220,7 +220,7 @@ func TestAPIOverTCPWantsTheToken(t *testing.T) {
 	c, _ := realHome(t, "dev-token")
 	c.API.Listen = "127.0.0.1:0"
 	n := run(t, c)
-	h, err := http.NewRequestWithContext(deadline(t, 10*time.Second), "GET", "http://"+n.APIAddr()+"/lode/v1/status", nil)
+	h, err := http.NewRequestWithContext(deadline(t, 2*time.Minute), "GET", "http://"+n.APIAddr()+"/lode/v1/status", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

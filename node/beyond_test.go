@@ -49,7 +49,7 @@ func abroad(t *testing.T, has ...blocks.Block) (router, provider string) {
 // What nobody on the chain holds comes through the gateway from an HTTP provider
 // that a delegated router names.
 func TestGatewayServesWhatTheChainDoesNotKnow(t *testing.T) { // spec §6.3
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	want := block([]byte("held by others alone"))
 	router, provider := abroad(t, want)
 	d := devnet(t, node.DevnetConfig{Edges: 1, Config: func(_ int, c *node.Config) {
@@ -72,7 +72,7 @@ func TestGatewayServesWhatTheChainDoesNotKnow(t *testing.T) { // spec §6.3
 // By default no provider record leads a node into its operator's own network,
 // and the 504 says what was found.
 func TestProviderRecordsLeadToNoPrivateAddress(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	want := block([]byte("on this machine"))
 	router, provider := abroad(t, want)
 	d := devnet(t, node.DevnetConfig{Edges: 1, Config: func(_ int, c *node.Config) {

@@ -130,7 +130,7 @@ func ask(ctx context.Context, t *testing.T, n *node.Node, path string) (*http.Re
 // Holders are asked for blocks below what they hold, and their provers' answers
 // stand on chain (spec §3.11).
 func TestDrawsAreAnsweredByHolders(t *testing.T) {
-	ctx := deadline(t, 25*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 2})
 	_, a := order(ctx, t, d)
 	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
@@ -153,7 +153,7 @@ func TestDrawsAreAnsweredByHolders(t *testing.T) {
 // A node that is asked to begins a generation with what its prover holds, pages
 // it in and is a holder again (spec §3.10).
 func TestANodeRecovers(t *testing.T) {
-	ctx := deadline(t, 25*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 1})
 	_, a := order(ctx, t, d)
 	until(ctx, t, d, "the node is a holder", holders(a.Root, 1))
@@ -175,7 +175,7 @@ func TestANodeRecovers(t *testing.T) {
 
 // The main job in one process: order, fetch, seal, report, live, holders, pay.
 func TestOrderFetchSealReportLiveCollect(t *testing.T) {
-	ctx := deadline(t, 20*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 3})
 	_, a := order(ctx, t, d)
 	until(ctx, t, d, "three nodes are holders", holders(a.Root, 3))
@@ -202,7 +202,7 @@ func TestOrderFetchSealReportLiveCollect(t *testing.T) {
 // An edge that stores nothing reads the file from its holders, by the chain,
 // while one of them is gone and the source is too.
 func TestEdgeServesFromHoldersWithOneGone(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 2, Edges: 1})
 	s, a := order(ctx, t, d)
 	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
@@ -229,7 +229,7 @@ func TestEdgeServesFromHoldersWithOneGone(t *testing.T) {
 
 // One flipped byte in the sealed files, and the next report drops the file.
 func TestCorruptedSealedFileIsDropped(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 2})
 	_, a := order(ctx, t, d)
 	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
@@ -277,7 +277,7 @@ func corrupt(t *testing.T, dir string) {
 // A disk that fills up while sealing is told of, changes nothing on chain, and
 // the file is sealed once there is room.
 func TestFullDiskWhileSealing(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 1})
 	n := d.Nodes[0]
 	if err := n.Faults().Set("disk-full", true); err != nil {
@@ -304,7 +304,7 @@ func TestFullDiskWhileSealing(t *testing.T) {
 
 // An order that nobody can fetch stays pending, says why, and is refunded.
 func TestOrderNobodyCanFetchIsRefunded(t *testing.T) {
-	ctx := deadline(t, 40*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 1,
 		Params: func(p *chain.Params) { quick(p); p.Market.PendingBlocks = 5 * p.Market.SlotBlocks },
 		Config: func(_ int, c *node.Config) { c.Keeper.FetchTimeout = node.Duration(300 * time.Millisecond) },
@@ -328,7 +328,7 @@ func TestOrderNobodyCanFetchIsRefunded(t *testing.T) {
 
 // A fetch ends with its order, however patient the node is.
 func TestAFetchEndsWithItsOrder(t *testing.T) {
-	ctx := deadline(t, 20*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 1,
 		Params: func(p *chain.Params) { quick(p); p.Market.PendingBlocks = 5 * p.Market.SlotBlocks },
 		Config: func(_ int, c *node.Config) { c.Keeper.FetchTimeout = node.Duration(time.Hour) },
@@ -346,7 +346,7 @@ func TestAFetchEndsWithItsOrder(t *testing.T) {
 // A gateway whose chain has stopped serves what it has, fetches from the
 // holders it knew, and says that the chain stands still.
 func TestGatewayServesWhenTheChainHasStopped(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 2, Edges: 1})
 	_, a := order(ctx, t, d)
 	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
@@ -378,7 +378,7 @@ func TestGatewayServesWhenTheChainHasStopped(t *testing.T) {
 // A node that was killed while others went on comes back with its files, and
 // one that answers DONT_HAVE is passed over.
 func TestNodeComesBackAndAnotherDenies(t *testing.T) {
-	ctx := deadline(t, 40*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 2, Edges: 1})
 	_, a := order(ctx, t, d)
 	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
@@ -413,21 +413,21 @@ func TestNodeComesBackAndAnotherDenies(t *testing.T) {
 
 // What nobody has ends in a reasoned 504 within the deadline.
 func TestUnknownContentIsA504(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Edges: 1, Config: func(_ int, c *node.Config) { c.Gateway.Deadline = node.Duration(500 * time.Millisecond) }})
 	began := time.Now()
 	res, body := ask(ctx, t, d.Nodes[0], "/ipfs/"+block([]byte("nobody has this")).Cid().String())
 	if res.StatusCode != http.StatusGatewayTimeout || len(body) < 20 {
 		t.Errorf("got %s %q, want a 504 that says why", res.Status, body)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 20*time.Second { // the default is 30
 		t.Errorf("it took %v with a deadline of 500 ms", took)
 	}
 }
 
 // A prover behind its socket does for a node what one in the process does.
 func TestProverBehindItsSocket(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	dir := t.TempDir()
 	params, err := mpow.Preset("dev")
 	if err != nil {
@@ -466,7 +466,7 @@ func TestProverBehindItsSocket(t *testing.T) {
 
 // Whoever starts a goroutine waits for it: after the end none of ours is left.
 func TestNoGoroutineOutlivesItsNode(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 2, Edges: 1})
 	s, a := order(ctx, t, d)
 	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))

@@ -29,7 +29,7 @@ func get(t *testing.T, n *node.Node, path string, v any) int {
 // whose steps tell who was asked and why, and the choices follow from what is
 // shown.
 func TestAnAnswerCanBeExplained(t *testing.T) { // spec §7.2
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 2, Edges: 1})
 	_, a := order(ctx, t, d)
 	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
@@ -76,7 +76,7 @@ func TestAnAnswerCanBeExplained(t *testing.T) { // spec §7.2
 // TestRankAddsUp: every step of a rank adds up to the number that `lode peers`
 // shows, before and after the peer was asked.
 func TestRankAddsUp(t *testing.T) { // spec §7.2
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 2, Edges: 1})
 	_, a := order(ctx, t, d)
 	until(ctx, t, d, "two nodes are holders", holders(a.Root, 2))
@@ -118,7 +118,7 @@ func TestRankAddsUp(t *testing.T) { // spec §7.2
 // TestCheckTellsHoldersApart: one holder serves, one denies what it owes, one
 // sends other bytes and one is gone.
 func TestCheckTellsHoldersApart(t *testing.T) { // spec §6.2
-	ctx := deadline(t, 60*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 3, Edges: 1})
 	_, a := order(ctx, t, d)
 	until(ctx, t, d, "three nodes are holders", holders(a.Root, 3))

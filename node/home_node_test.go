@@ -129,7 +129,7 @@ func waitFor(ctx context.Context, t *testing.T, n *node.Node, what string, done 
 // A node opened from its home makes blocks, registers, reports, ends in time,
 // and goes on where it was.
 func TestNodeFromItsHomeRunsAndGoesOn(t *testing.T) {
-	ctx := deadline(t, 60*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	c, _ := realHome(t, "dev-home")
 	c.Prove.Disks = []string{filepath.Join(t.TempDir(), "second")}
 	n := run(t, c)
@@ -154,8 +154,8 @@ func TestNodeFromItsHomeRunsAndGoesOn(t *testing.T) {
 	if err := n.stop(); err != nil {
 		t.Fatalf("end: %v", err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("the end took %v, want less than 5 s", took)
+	if took := time.Since(began); took > 30*time.Second {
+		t.Errorf("the end took %v, want less than 30 s", took)
 	}
 
 	n = run(t, c)

@@ -43,7 +43,7 @@ func deadline(t *testing.T, d time.Duration) context.Context {
 }
 
 func TestShareServesWhatItAddedAndAnotherGetsIt(t *testing.T) {
-	ctx := deadline(t, 20*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	dir := t.TempDir()
 	server := share(t, node.ShareConfig{Dir: dir})
 	a, err := server.Add(ctx, tree(t), node.ImportOptions{})
@@ -70,7 +70,7 @@ func TestShareServesWhatItAddedAndAnotherGetsIt(t *testing.T) {
 }
 
 func TestShareKeepsItsBlocks(t *testing.T) {
-	ctx := deadline(t, 20*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	dir := t.TempDir()
 	first, err := node.NewShare(ctx, node.ShareConfig{Dir: dir, Key: testKey(t)})
 	if err != nil {

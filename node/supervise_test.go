@@ -63,7 +63,7 @@ func supervise(t *testing.T, homes ...string) *node.Supervisor {
 func TestSuperviseStartsStopsKillsAndRestartsSingleChildren(t *testing.T) {
 	homes := []string{t.TempDir(), t.TempDir(), t.TempDir()}
 	s := supervise(t, homes...)
-	ctx := deadline(t, 20*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	if err := s.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestSuperviseTellsOfChildrenThatEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := supervise(t, good, bad)
-	ctx := deadline(t, 20*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	if err := s.Ready(ctx); err == nil || !strings.Contains(err.Error(), "node 1 ended") {
 		t.Errorf("ready: got %v, want that node 1 ended", err)
 	}
@@ -125,7 +125,7 @@ func TestSuperviseEndsWithItsContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Ready(deadline(t, 20*time.Second)); err != nil {
+	if err := s.Ready(deadline(t, 2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	cancel()
@@ -146,7 +146,7 @@ func TestSuperviseKillsWhoDoesNotListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := supervise(t, home)
-	if err := s.Ready(deadline(t, 20*time.Second)); err != nil {
+	if err := s.Ready(deadline(t, 2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Signal(0, syscall.SIGSTOP); err != nil {
@@ -157,7 +157,7 @@ func TestSuperviseKillsWhoDoesNotListen(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "was killed") {
 		t.Errorf("stop of a frozen child: got %v, want that it was killed", err)
 	}
-	if took := time.Since(began); took > 8*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	if s.PID(0) != 0 {

@@ -80,7 +80,7 @@ func post(ctx context.Context, t *testing.T, n *node.Node, path string, body, v 
 // release, and then in one slot, in the same generation, without a missed report
 // or a replica lost; the files are served as before (spec §3.9).
 func TestANodeUpgradesItsProver(t *testing.T) {
-	ctx := deadline(t, 100*time.Second)
+	ctx := deadline(t, 2*time.Minute)
 	dir := t.TempDir()
 	one := serveProver(t, filepath.Join(dir, "one"), "one")
 	two := serveProver(t, filepath.Join(dir, "two"), "two", filepath.Join(dir, "one"))
