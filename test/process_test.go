@@ -168,8 +168,9 @@ func (w *town) unharmed(m resident) {
 	if !s.Validator || s.Report == nil || s.Report.Error != "" {
 		w.Errorf("%s: validator %v, last report %+v; want a seat and no refusal", m.Name, s.Validator, s.Report)
 	}
+	const reports = "\nlode_node_reports_total"
 	var metrics string
-	if err := ask(m.Socket, "metrics", &metrics); err != nil || !strings.Contains(metrics, `lode_node_reports_total{outcome="done"}`) || strings.Contains(metrics, `lode_node_reports_total{outcome="failed"}`) {
+	if err := ask(m.Socket, "metrics", &metrics); err != nil || strings.Contains(metrics, reports+`{outcome="done"} 0`+"\n") || !strings.Contains(metrics, reports+`{outcome="failed"} 0`+"\n") {
 		w.Errorf("%s: %v; want its metrics to count reports, and none that failed", m.Name, err)
 	}
 	var a node.StakeAnswer
