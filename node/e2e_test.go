@@ -106,6 +106,19 @@ func until(ctx context.Context, t *testing.T, d *node.Net, what string, done fun
 	return v
 }
 
+// failed waits until n says that something failed, and returns it.
+func failed(ctx context.Context, t *testing.T, d *node.Net, n *node.Node) (what node.Failure) {
+	t.Helper()
+	until(ctx, t, d, "the node says that it failed", func(*chain.View) bool {
+		got := n.Status().Failed
+		if len(got) == 1 {
+			what = got[0]
+		}
+		return len(got) == 1
+	})
+	return what
+}
+
 func holders(root cid.Cid, n int) func(*chain.View) bool {
 	return func(v *chain.View) bool { return len(v.Holders(root)) == n }
 }
@@ -222,8 +235,11 @@ func TestEdgeServesFromHoldersWithOneGone(t *testing.T) {
 		t.Errorf("status %+v: want an edge without a prover on a simulated network", st)
 	}
 	fetches := edge.Exchange().Fetches()
-	if len(fetches) == 0 || fetches[len(fetches)-1].Path != "holders" {
-		t.Errorf("fetches %+v: want the last to have come from holders", fetches)
+	if len(fetches) == 0 {
+		t.Fatal("nothing was fetched")
+	}
+	if f := fetches[len(fetches)-1]; f.Beyond > f.Bytes/10 || !f.Fallback && f.Path != "holders" { // a machine that stands still calls it in
+		t.Errorf("fetch %+v: want the last to have come from holders", f)
 	}
 }
 
@@ -284,8 +300,7 @@ func TestFullDiskWhileSealing(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, a := order(ctx, t, d)
-	until(ctx, t, d, "the node says that it failed", func(*chain.View) bool { return len(n.Status().Failed) == 1 })
-	if got := n.Status().Failed[0]; got.Root != a.Root || !strings.Contains(got.Error, "no space left") {
+	if got := failed(ctx, t, d, n); got.Root != a.Root || !strings.Contains(got.Error, "no space left") {
 		t.Errorf("failed: %+v, want no space left for %v", got, a.Root)
 	}
 	var o node.OrderAnswer
@@ -306,7 +321,7 @@ func TestFullDiskWhileSealing(t *testing.T) {
 func TestOrderNobodyCanFetchIsRefunded(t *testing.T) {
 	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 1,
-		Params: func(p *chain.Params) { quick(p); p.Market.PendingBlocks = 5 * p.Market.SlotBlocks },
+		Params: func(p *chain.Params) { quick(p); p.Market.PendingBlocks = 10 * p.Market.SlotBlocks },
 		Config: func(_ int, c *node.Config) { c.Keeper.FetchTimeout = node.Duration(300 * time.Millisecond) },
 	})
 	user := idOf(t, d.Users[0])
@@ -314,8 +329,7 @@ func TestOrderNobodyCanFetchIsRefunded(t *testing.T) {
 	root := block([]byte("nobody has this")).Cid()
 	place(ctx, t, d, market.Place{Root: root.Bytes(), Size: 1 << 20, Blocks: 600, Tip: coin.LODE})
 	paid := before - d.Solo.View().Account(user).Free
-	until(ctx, t, d, "the node says that it failed", func(*chain.View) bool { return len(d.Nodes[0].Status().Failed) == 1 })
-	if got := d.Nodes[0].Status().Failed[0].Error; !strings.Contains(got, "no block for") {
+	if got := failed(ctx, t, d, d.Nodes[0]).Error; !strings.Contains(got, "no block for") {
 		t.Errorf("failed: %q, want that no block came", got)
 	}
 	until(ctx, t, d, "the refund", func(v *chain.View) bool { _, ok := v.File(root); return !ok })
@@ -330,7 +344,7 @@ func TestOrderNobodyCanFetchIsRefunded(t *testing.T) {
 func TestAFetchEndsWithItsOrder(t *testing.T) {
 	ctx := deadline(t, 2*time.Minute)
 	d := devnet(t, node.DevnetConfig{Storage: 1,
-		Params: func(p *chain.Params) { quick(p); p.Market.PendingBlocks = 5 * p.Market.SlotBlocks },
+		Params: func(p *chain.Params) { quick(p); p.Market.PendingBlocks = 10 * p.Market.SlotBlocks },
 		Config: func(_ int, c *node.Config) { c.Keeper.FetchTimeout = node.Duration(time.Hour) },
 	})
 	root := block([]byte("nobody has this")).Cid()
