@@ -85,6 +85,9 @@ func TestDrawsAreAnsweredForNothing(t *testing.T) {
 		}
 		free := m.View().Account(testID(t, "n3")).Free
 		drawn += m.answerAll(pick3(drawn, "n1", "n3", "nobody"))
+		if now := m.View().Draws(); len(now) > 0 && now[len(now)-1].Answered != m.View().Height() {
+			t.Errorf("answered in block %d: %+v", m.View().Height(), now[len(now)-1])
+		}
 		if got := m.View().Account(testID(t, "n3")).Free; got != free {
 			t.Errorf("an answer cost %v", free-got)
 		}

@@ -297,7 +297,15 @@ func TestAProposalChangesParams(t *testing.T) { // spec §8.1, §1.5
 	if got := s.View().Params().Fees.Byte; got != 100 {
 		t.Errorf("before its height the byte costs %v", got)
 	}
-	s.Block()
+	// The block that enacts goes by what it enacts, before messages (spec §1.8).
+	dear, err := Sign(testKey(t, "alice"), Body{ChainID: s.View().ChainID(), Sender: testID(t, "alice"), Nonce: s.View().Account(testID(t, "alice")).Nonce + 1, Fee: coin.LODE, Msg: send(testID(t, "bob"), 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.SubmitTx(t.Context(), dear)
+	if err != nil || got.Height != p.Enacts || got.Fee < 100_000+200*coin.Amount(len(dear)) {
+		t.Errorf("in block %d a transaction costs %v, want 200 a byte at %d: %v", got.Height, got.Fee, p.Enacts, err)
+	}
 	if q, _ := s.View().Proposal(1); q.State != StateEnacted || s.View().Params().Fees.Byte != 200 || s.View().Params().Market.PendingBlocks != 40 {
 		t.Errorf("at %d: %+v, byte %v", p.Enacts, q, s.View().Params().Fees.Byte)
 	}

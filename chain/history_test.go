@@ -130,15 +130,17 @@ func TestOrdersOfAnAccount(t *testing.T) {
 	check := func(when, name string, want ...string) {
 		t.Helper()
 		var got []string
+		n := 0
 		for f := range m.View().OrdersOf(testID(t, name), cid.Undef) {
+			n++
 			for _, file := range []string{"f", "g"} {
 				if f.Root.Cid() == testRoot(t, file) {
 					got = append(got, file)
 				}
 			}
 		}
-		if slices.Sort(got); !slices.Equal(got, want) {
-			t.Errorf("%s: orders of %s are %v, want %v", when, name, got, want)
+		if slices.Sort(got); !slices.Equal(got, want) || n != len(want) {
+			t.Errorf("%s: %d orders of %s are %v, want %v", when, n, name, got, want)
 		}
 	}
 	check("placed", "user", "f")
@@ -206,6 +208,16 @@ func TestAnOfferIsWhatAnOrderThenDoes(t *testing.T) {
 				t.Errorf("row %d: until %d, %d a slot, size %d; offered %+v", i, f.Expiry, f.Rate.Pool.Part(1, f.Rate.Parts), f.Size, offer)
 			}
 		}
+	}
+	m.at(m.file("f").Expiry) // expired, not closed: it runs again from now, for what is proved
+	again := market.Place{Root: testRoot(t, "f").Bytes(), Size: 9 << 20, Blocks: 60}
+	offer, err := m.View().Offer(testID(t, "user"), again)
+	if err != nil || offer.State != market.Expired || offer.Size != testSize {
+		t.Errorf("offered for an expired file: %+v, %v", offer, err)
+	}
+	before := m.View().Account(testID(t, "user")).Free
+	if r, err := m.submit("user", Msg{Market: &market.Msg{Place: &again}}); err != nil || before-m.View().Account(testID(t, "user")).Free != offer.Total+r.Fee || m.file("f").Expiry != offer.Expiry {
+		t.Errorf("an expired file ordered again: %v; until %d, offered %+v", err, m.file("f").Expiry, offer)
 	}
 	for name, bad := range map[string]market.Place{
 		"too large": {Root: testRoot(t, "x").Bytes(), Size: 1 << 50, Blocks: 600},

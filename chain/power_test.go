@@ -63,6 +63,9 @@ func TestPowerOnChain(t *testing.T) {
 		t.Errorf("%d of bonus without a replica", m.bonusOf(a))
 	}
 	m.nextSlot()
+	if got := m.View().Stake(a.id).Workload; got != 0 {
+		t.Errorf("the report that dropped it counted for %d bytes", got)
+	}
 	a.report("f") // and the same file, sealed again, begins at 1× again
 	m.at(m.file("f").Expiry - 1)
 	if m.bonusOf(a) == 0 || m.bonusOf(b) != five {
@@ -74,12 +77,33 @@ func TestPowerOnChain(t *testing.T) {
 	}
 }
 
+// TestABonusEndsWithItsGeneration: who begins a generation has no bonus of the last
+// one to lose when its file is touched (spec §3.10, §5.7).
+func TestABonusEndsWithItsGeneration(t *testing.T) {
+	m := newMarketplaceWith(t, func(g *Genesis) { g.Params.Market.PowerBlocks = 5 })
+	a, b := m.register("n1"), m.register("n2")
+	m.place("user", "f", testSize, 600)
+	m.nextSlot()
+	a.report("f")
+	b.report("f")
+	m.nextSlot()
+	if m.bonusOf(a) == 0 || m.bonusOf(a) != m.bonusOf(b) {
+		t.Fatalf("bonuses %d and %d: nothing to lose", m.bonusOf(a), m.bonusOf(b))
+	}
+	m.registerKey("n1", "another enclave")
+	m.must("user", market.Msg{Settle: &market.Settle{Root: testRoot(t, "f").Bytes()}})
+	n, _ := m.View().Node(a.id)
+	if n.Generation != 1 || n.Power != 0 || len(m.file("f").Replicas) != 1 || m.bonusOf(b) == 0 {
+		t.Errorf("node %+v, %d replicas; want nothing of the generation before, and the other's to stand", n, len(m.file("f").Replicas))
+	}
+}
+
 // TestPowerMovesInBatches has more replicas come of age in one block than a block
 // moves: the rest follows in the next, in order, and none is lost (spec §1.7, §5.7).
 func TestPowerMovesInBatches(t *testing.T) {
 	s := testState(t, 1)
 	p := s.params.Market
-	const fileCount, each = 25, 90
+	const fileCount, each = 25, 85 // the twelfth file is cut in two
 	var ids []peer.ID
 	for i := range each {
 		id := testID(t, fmt.Sprint("node", i))
@@ -90,7 +114,10 @@ func TestPowerMovesInBatches(t *testing.T) {
 		root := testRoot(t, fmt.Sprint("f", i))
 		f := market.File{Root: root.Bytes(), State: market.Live, Size: testSize, Expiry: 10_000, Staked: coin.LODE, Term: 600}
 		for j, id := range ids {
-			f.Replicas = append(f.Replicas, market.Replica{Node: id, Owner: id, Height: int64(1 + (i+j)%2)})
+			f.Replicas = append(f.Replicas, market.Replica{Node: id, Owner: id, Height: int64(1 + max((i+j)%2, i/5))})
+		}
+		for j := range f.Replicas {
+			f.Replicas[j].Height = min(f.Replicas[j].Height, 2)
 		}
 		f = p.Queue(f, s.height)
 		files.set(s, root, f)

@@ -737,6 +737,31 @@ func TestEquivocationIsSlashedOnce(t *testing.T) {
 	}
 }
 
+// TestCandidatesDiluteNoOffence: what an equivocator loses goes by those with a seat,
+// not by all who stood. Spec §4.5.
+func TestCandidatesDiluteNoOffence(t *testing.T) {
+	g := eraGenesis(t, 4, "extra")
+	g.Params.Stake.ValidatorCount = 4
+	c := newEraChain(t, g)
+	for _, name := range append([]string{"extra"}, four...) {
+		c.works[testID(t, name)] = unit
+	}
+	c.to(1)
+	c.must("extra", bondMsg(500_000))
+	c.must("extra", c.validateMsg("extra", 0))
+	c.to(2)
+	at := c.s.height + 3
+	c.to(3)
+	if x, ok := exposure(c.s, 3, testID(t, "extra")); !ok || x.Elected() {
+		t.Fatalf("extra stands as %+v, want it without a seat", x)
+	}
+	c.equivocate("v4", at)
+	c.block()
+	if got := c.stakeOf("v4").Active; got != 437_500 {
+		t.Errorf("one of four seats keeps %d, want 437500", uint64(got))
+	}
+}
+
 // TestAnOffenceBelongsToTheSetThatVoted: the first block of an era is signed by
 // the set before, which CometBFT replaces at H+2. Spec §4.3, §4.5.
 func TestAnOffenceBelongsToTheSetThatVoted(t *testing.T) {
@@ -852,8 +877,8 @@ func TestPayout(t *testing.T) {
 	}
 	c.s.end(true)
 	c.to(2)
-	if err := c.do("any", claim("v1", 2)); err == nil {
-		t.Error("an era is paid before it is over")
+	if err := c.do("any", claim("v1", 2)); err == nil || !strings.Contains(err.Error(), "not over") {
+		t.Errorf("an era that is not over: %v", err)
 	}
 	c.block()
 	kept, _ := earned.get(c.s, 1)
@@ -902,6 +927,12 @@ func TestPayout(t *testing.T) {
 	if n := len(heads(c.s, 2)); n != 0 {
 		t.Errorf("%d exposures of era 2 are kept for ever", n)
 	}
+	paid.each(c.s, func(k both[uint64, peer.ID], _ struct{}) bool {
+		if k.A <= 3 {
+			t.Errorf("that %v was paid for era %d is kept for ever", k.B, k.A)
+		}
+		return true
+	})
 }
 
 // TestStakingOfMany does random things over eras and relies on the audit of each

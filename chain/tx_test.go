@@ -395,6 +395,26 @@ func TestAFreeReportCannotBeReplayed(t *testing.T) { // spec §2.2
 	if got := s.View().Account(e.id); got != before {
 		t.Errorf("account %+v, want %+v", got, before)
 	}
+	// Nor is one free that was never sent, of another slot, or that another signed.
+	for _, ahead := range []int{-1, 1, 0} {
+		inSlot(s, s.View().Slot()+1)
+		r := e.honest(nil, nil)
+		r.Slot += mpow.Slot(ahead)
+		if signed, err = r.Sign(e.key); err != nil {
+			t.Fatal(err)
+		}
+		if tx, err = Sign(testKey(t, "n1"), Body{ChainID: "dev-test", Msg: Msg{Work: &mpow.Msg{Report: &signed}}}); err != nil {
+			t.Fatal(err)
+		}
+		code, want := CodeReport, "now is slot"
+		if ahead == 0 {
+			tx[len(tx)-1] ^= 1
+			code, want = CodeSignature, ""
+		}
+		if r := finalize(t, s.app, tx).TxResults[0]; r.Code != code || !strings.Contains(r.Log, want) {
+			t.Errorf("%d slots ahead: code %d, %q; want %d", ahead, r.Code, r.Log, code)
+		}
+	}
 	if _, err := e.send(e.honest(nil, nil)); err != nil {
 		t.Errorf("the node's own report after a replay: %v", err)
 	}

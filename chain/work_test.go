@@ -258,6 +258,14 @@ func TestALongReportPaysForWhatIsAbove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cheap, err := Sign(testKey(t, "bob"), Body{ChainID: s.View().ChainID(), Sender: e.id, Fee: 1, Msg: Msg{Work: &mpow.Msg{Report: &signed}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e1 *Error
+	if _, err := s.SubmitTx(t.Context(), cheap); !errors.As(err, &e1) || e1.Code != CodeFee {
+		t.Errorf("a long report that allows a grain: %v", err)
+	}
 	tx, err := Sign(testKey(t, "bob"), Body{ChainID: s.View().ChainID(), Sender: e.id, Fee: coin.LODE, Msg: Msg{Work: &mpow.Msg{Report: &signed}}})
 	if err != nil {
 		t.Fatal(err)

@@ -128,3 +128,27 @@ func TestPricesThatOnlyFallStopAtTheFloorAndRise(t *testing.T) { // spec §5.6: 
 		t.Errorf("base %d, byte %d after 5000 hungry slots, want the caps %d, %d", pr.Base, pr.Byte, p.Base.Cap, p.Byte.Cap)
 	}
 }
+
+// TestPricesCountWhatHappens: orders, replicas and live files, each by its own (spec §5.6).
+func TestPricesCountWhatHappens(t *testing.T) {
+	from := market.Prices{Byte: 1, Key: 2, Base: 3, Orders: 10, Proofs: 20, Files: 30}
+	for _, tt := range []struct {
+		e    market.Effects
+		want market.Prices
+	}{
+		{market.Effects{}, from},
+		{market.Effects{Orders: 2}, market.Prices{Byte: 1, Key: 2, Base: 3, Orders: 12, Proofs: 20, Files: 30}},
+		{market.Effects{Proofs: 3}, market.Prices{Byte: 1, Key: 2, Base: 3, Orders: 10, Proofs: 23, Files: 30}},
+		{market.Effects{Live: true}, market.Prices{Byte: 1, Key: 2, Base: 3, Orders: 10, Proofs: 20, Files: 31}},
+	} {
+		if got := from.Count(tt.e); got != tt.want {
+			t.Errorf("%+v counts as %+v, want %+v", tt.e, got, tt.want)
+		}
+	}
+	if got := from.Gone().Files; got != 29 {
+		t.Errorf("of 30 files one is gone: %d", got)
+	}
+	if got := (market.Prices{}).Gone().Files; got != 0 {
+		t.Errorf("of no files one is gone: %d", got)
+	}
+}
