@@ -338,8 +338,8 @@ func TestTooFewKeepTheSet(t *testing.T) {
 	delete(c.works, testID(t, "v4"))
 	c.to(2)
 	e := c.view().Era()
-	if got := c.standing(four...); len(got) != 4 || !e.Kept || e.Stood != 2 {
-		t.Errorf("set %v, era %+v; want it kept with two standing", got, e)
+	if got := c.standing(four...); len(got) != 4 || !e.Kept || e.Stood != 2 || e.Effective != 4_000_000 {
+		t.Errorf("set %v, era %+v; want it kept with two standing, and x that of the last that succeeded", got, e)
 	}
 }
 
