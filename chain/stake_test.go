@@ -37,7 +37,7 @@ type eraChain struct {
 }
 
 // consKeyOf returns the consensus key that belongs to a name.
-func consKeyOf(t *testing.T, name string) ed25519.PrivateKey {
+func consKeyOf(t testing.TB, name string) ed25519.PrivateKey {
 	t.Helper()
 	raw, err := testKey(t, "consensus "+name).Raw()
 	if err != nil {
@@ -46,14 +46,14 @@ func consKeyOf(t *testing.T, name string) ed25519.PrivateKey {
 	return ed25519.PrivateKey(raw)
 }
 
-func consPub(t *testing.T, name string) string {
+func consPub(t testing.TB, name string) string {
 	t.Helper()
 	return string(consKeyOf(t, name).Public().(ed25519.PublicKey))
 }
 
 // eraGenesis has validators v1 to vn, bonded with a million grains each, and
 // 1000 LODE for each of the others; slots are of 4 blocks, eras of 3 slots.
-func eraGenesis(t *testing.T, n int, others ...string) Genesis {
+func eraGenesis(t testing.TB, n int, others ...string) Genesis {
 	t.Helper()
 	p, err := Preset(ClassDev)
 	if err != nil {
@@ -236,7 +236,7 @@ func (c *eraChain) validateMsg(who string, fee uint64) gpos.Msg {
 	return validateMsg(c.t, c.s.chain.ChainID, who, fee)
 }
 
-func validateMsg(t *testing.T, chainID, who string, fee uint64) gpos.Msg {
+func validateMsg(t testing.TB, chainID, who string, fee uint64) gpos.Msg {
 	t.Helper()
 	return gpos.Msg{Validate: &gpos.Validate{
 		Key:   []byte(consPub(t, who)),

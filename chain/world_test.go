@@ -30,7 +30,7 @@ import (
 // crashed and put back to copies of its disk. All that happens in it follows from
 // its seed. Whatever goes wrong panics with a [failure].
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	seed    uint64
 	rng     *rand.Rand
 	quotes  quoteCheck
@@ -92,7 +92,7 @@ func (w *world) note(format string, args ...any) {
 
 // newWorld founds the chain of a seed: 4 to 16 validators, of the other accounts
 // half with storage, one in four of it by hardware.
-func newWorld(t *testing.T, seed uint64, accounts int, quotes quoteCheck) *world {
+func newWorld(t testing.TB, seed uint64, accounts int, quotes quoteCheck) *world {
 	t.Helper()
 	w := &world{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), quotes: quotes, protocol: 1,
@@ -310,8 +310,7 @@ func (w *world) propose(height int64) [][]byte {
 // who proposes, who voted twice.
 func (w *world) request() *abci.RequestFinalizeBlock {
 	h := w.height() + 1
-	hash := sha256.Sum256(fmt.Append(nil, "block", h))
-	r := &abci.RequestFinalizeBlock{Height: h, Hash: hash[:], Time: time.Unix(1_800_000_000+h, 0), Txs: w.propose(h)}
+	r := &abci.RequestFinalizeBlock{Height: h, Hash: blockOf(h), Time: time.Unix(1_800_000_000+h, 0), Txs: w.propose(h)}
 	voters := sortedKeys(w.comet[0])
 	for _, key := range voters {
 		address, flag := gpos.Address([]byte(key)), cmtproto.BlockIDFlagCommit

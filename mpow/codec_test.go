@@ -119,11 +119,25 @@ func FuzzNode(f *testing.F) {
 
 func FuzzMsg(f *testing.F) {
 	s := sign(f, report(node(f, params(f)), 6))
-	data, err := mpow.Encode(mpow.Msg{Report: &s})
-	if err != nil {
-		f.Fatal(err)
+	one := mpow.Msg{
+		Register: &mpow.Register{Kind: mpow.KindSimulated, Key: make([]byte, 32), Height: 1, Evidence: make([]byte, 64)}, Report: &s,
+		Group: &mpow.Group{Verb: mpow.GroupAllow, Account: testAccount}, Answer: &mpow.Answer{Slot: 6, Blocks: [][]byte{{1}}},
+		Recover: &mpow.Recover{Body: s.Body, Sig: s.Sig}, Page: &mpow.Page{Body: s.Body, Sig: s.Sig},
+		Handover: &mpow.Handover{Register: mpow.Register{Kind: mpow.KindSimulated, Key: make([]byte, 32)}, Report: s, Sig: s.Sig},
 	}
-	f.Add(data)
+	for i := range reflect.TypeFor[mpow.Msg]().NumField() { // one of each verb
+		field := reflect.ValueOf(one).Field(i)
+		if field.IsNil() {
+			f.Fatalf("no %s to begin with", reflect.TypeFor[mpow.Msg]().Field(i).Name)
+		}
+		var m mpow.Msg
+		reflect.ValueOf(&m).Elem().Field(i).Set(field)
+		data, err := mpow.Encode(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var m mpow.Msg
 		if err := mpow.Decode(data, &m); err != nil {
