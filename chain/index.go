@@ -45,12 +45,12 @@ func (s *state) listedBytes(node peer.ID, generation uint64) uint64 {
 
 // list books that r was listed for node, or with by -1 that it no longer is.
 func (s *state) list(node peer.ID, r replica, by int) {
-	l := listed.must(s, node)
+	l, known := listed.get(s, node)
 	switch {
 	case by > 0 && r.Generation > l.Generation:
 		l = listing{Generation: r.Generation, Bytes: r.Size, Count: 1}
-	case r.Generation != l.Generation:
-		return // of a dead generation
+	case r.Generation != l.Generation, by < 0 && !known:
+		return // of a dead generation, of which the first is that of no listing too
 	case by > 0:
 		l.Bytes, l.Count = l.Bytes+r.Size, l.Count+1
 	default:

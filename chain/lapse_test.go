@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/lode-node/lode/coin"
+	"github.com/lode-node/lode/market"
 	"github.com/lode-node/lode/mpow"
 )
 
@@ -165,5 +166,43 @@ func TestALapsedNodeComesBackAnew(t *testing.T) {
 	}
 	if got := m.View().Supply().Deposits; got != m.View().Params().SimBond {
 		t.Errorf("deposits %v", got)
+	}
+}
+
+// A node that recovered, dropped what it had paged in and then lost the dead rest of
+// its first generation leaves no listing behind: one of less than nothing kept it
+// from ever being listed again once it had lapsed and came back (spec §3.10, §9.6).
+func TestADeadGenerationLeavesNoListing(t *testing.T) {
+	m := newMarketplaceWith(t, func(g *Genesis) { g.Params.Mpow.AttestationSlots, g.Params.Mpow.GraceSlots = 12, 0 })
+	a := m.register("n1")
+	m.place("user", "f", testSize, 300)
+	m.place("user", "g", testSize, 300)
+	m.nextSlot()
+	a.report("f", "g")
+	m.nextSlot()
+	r, b, files := a.recovery("f")
+	if _, err := m.submit("n1", Msg{Work: &mpow.Msg{Recover: &r}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.page(b, 0, files...); err != nil {
+		t.Fatal(err)
+	}
+	a.report("-f") // all that its new generation lists
+	m.must("user", market.Msg{Settle: &market.Settle{Root: testRoot(t, "g").Bytes()}})
+	if got := m.View().Replicas(a.id); len(got) != 0 {
+		t.Fatalf("still listed for %+v: the test asks nothing", got)
+	}
+	if l, ok := listed.get(m.View().source, a.id); ok {
+		t.Errorf("a listing of nothing says %+v", l)
+	}
+	for known := true; known; _, known = m.View().Node(a.id) {
+		m.nextSlot()
+	}
+	a.files, a.bytes = mpow.LtHash{}, 0
+	m.register("n1")
+	m.nextSlot()
+	a.report("g")
+	if got := m.View().Replicas(a.id); len(got) != 1 {
+		t.Errorf("back again it is listed for %+v, want g", got)
 	}
 }
