@@ -1,6 +1,8 @@
 package chain
 
 import (
+	"fmt"
+
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -71,4 +73,23 @@ func (s *state) dueAnnouncements() {
 		announcements.del(s, who)
 		s.emit(Event{Kind: "unannounced", Who: who})
 	})
+}
+
+// checkAnnounced returns the first breach of spec §9.6 among announcements: each is
+// looked at again within an era, and nothing else is.
+func checkAnnounced(s *state) error {
+	looks := map[peer.ID]int{}
+	stale.rows.each(s, func(k both[uint64, peer.ID], _ struct{}) bool { looks[k.B]++; return true })
+	var err error
+	announcements.each(s, func(who peer.ID, _ announced) bool {
+		if looks[who] != 1 {
+			err = fmt.Errorf("the addresses of %v are looked at %d times (spec §9.6)", who, looks[who])
+		}
+		delete(looks, who)
+		return err == nil
+	})
+	if err == nil && len(looks) > 0 {
+		err = fmt.Errorf("%d accounts without addresses are looked at for them (spec §9.6)", len(looks))
+	}
+	return err
 }

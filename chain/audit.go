@@ -73,13 +73,15 @@ func audit(s *state) error {
 	if err != nil {
 		return err
 	}
-	if err := checkWork(s); err != nil {
-		return err
+	for _, check := range []func(*state) error{
+		checkWork, checkRewards, checkAnnounced,
+		func(s *state) error { return checkGov(s) }, func(s *state) error { return checkIndex(s) },
+	} {
+		if err := check(s); err != nil {
+			return err
+		}
 	}
-	if err := checkGov(s); err != nil {
-		return err
-	}
-	return checkIndex(s)
+	return nil
 }
 
 // checkIndex compares the derived index and its digest with the proven table.

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -181,6 +182,12 @@ func checkDraws(s *state) error {
 		return err == nil
 	})
 	numbered.each(s, func(i uint64, _ place) bool { n--; return true })
+	draws.each(s, func(k both[uint64, uint64], _ draw) bool {
+		if k.A+1 < uint64(s.slot()) || k.A > uint64(s.slot()) {
+			err = fmt.Errorf("a draw of slot %d in slot %d (spec §9.6)", k.A, s.slot())
+		}
+		return err == nil
+	})
 	if err == nil && n != 0 {
 		err = errors.New("there are more numbers than replicas (spec §3.11)")
 	}

@@ -3,6 +3,7 @@ package chain
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -218,5 +219,44 @@ func checkGov(s source) error {
 			return fmt.Errorf("proposal %d counts votes of %d, there are %d (spec §8.1)", id, voted, sum.Total)
 		}
 	}
-	return nil
+	return checkDecided(s)
+}
+
+// checkDecided returns the first breach among what stands for proposals: each is in
+// the queue once, what passed waits, no vote outlives its proposal, and each
+// emergency denial has its end.
+func checkDecided(s source) error {
+	waits := map[uint64]int{}
+	votings.rows.each(s, func(k both[uint64, uint64], _ struct{}) bool { waits[k.B]++; return true })
+	passed := governing.must(s, all).Passed
+	var err error
+	fail := func(format string, args ...any) bool {
+		if err == nil {
+			err = fmt.Errorf(format, args...)
+		}
+		return false
+	}
+	proposals.each(s, func(id uint64, p Proposal) bool {
+		if waits[id] != 1 {
+			return fail("proposal %d stands %d times in the queue (spec §9.6)", id, waits[id])
+		}
+		delete(waits, id)
+		if (p.State == StatePassed) != slices.Contains(passed, id) {
+			return fail("proposal %d is %s, those that passed are %d (spec §9.4)", id, p.State, passed)
+		}
+		return true
+	})
+	if len(waits) > 0 {
+		fail("%d proposals in the queue have no record (spec §9.6)", len(waits))
+	}
+	ballots.each(s, func(k both[uint64, peer.ID], _ ballot) bool {
+		return proposals.has(s, k.A) || fail("a vote of %v on proposal %d, which is forgotten (spec §9.6)", k.B, k.A)
+	})
+	takenBack.each(s, func(k both[uint64, peer.ID], _ uint64) bool {
+		return proposals.has(s, k.A) || fail("guarantors of %v vote on proposal %d, which is forgotten (spec §9.6)", k.B, k.A)
+	})
+	urgent.each(s, func(what string, d emergency) bool {
+		return denials.has(s, what) && reliefs.rows.has(s, both[uint64, string]{uint64(d.Until), what}) || fail("the emergency denial of %s has no end (spec §8.1)", what)
+	})
+	return err
 }

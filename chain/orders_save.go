@@ -164,7 +164,7 @@ func (s *state) tell(root cid.Cid, f market.File, e market.Effects) {
 // checkOrders returns the money that the records of orders hold, which is what
 // is in the pot of orders, and the first breach of spec §9.2 and §9.6.
 func checkOrders(s *state) (sum coin.Amount, err error) {
-	listed, due, payers, running := 0, map[cid.Cid]int{}, 0, uint64(0)
+	listed, due, payers, paid, running := 0, map[cid.Cid]int{}, 0, 0, uint64(0)
 	power, bonuses := map[cid.Cid]uint64{}, map[peer.ID]uint64{}
 	poweredFiles.rows.each(s, func(k both[uint64, cid.Cid], _ struct{}) bool {
 		power[k.B] += k.A // a file that stands there twice has the wrong sum
@@ -178,7 +178,12 @@ func checkOrders(s *state) (sum coin.Amount, err error) {
 	}
 	files.each(s, func(root cid.Cid, f market.File) bool {
 		sum = mustAdd(sum, f.Held())
-		listed, payers = listed+len(f.Replicas), payers+len(f.Payments)
+		listed, payers, paid = listed+len(f.Replicas), payers+len(f.Payments), paid+len(payersOf(f))
+		for _, who := range payersOf(f) {
+			if !payerIndex.has(s, both[peer.ID, cid.Cid]{who, root}) && err == nil {
+				err = fmt.Errorf("file %v is paid by %v, whose index lacks it (spec §1.6)", root, who)
+			}
+		}
 		if f.State != market.Pending {
 			running++
 		}
@@ -224,14 +229,24 @@ func checkOrders(s *state) (sum coin.Amount, err error) {
 	if n := s.prices().Files; err == nil && n != running {
 		err = fmt.Errorf("prices go by %d live files, there are %d (spec §5.6, §9.4)", n, running)
 	}
-	purses.each(s, func(_ peer.ID, b market.Purse) bool {
+	purses.each(s, func(id peer.ID, b market.Purse) bool {
 		sum = mustAdd(sum, b.Vest.Sum())
+		if err == nil && !nodes.has(s, id) {
+			err = fmt.Errorf("the purse of %v has no node (spec §9.6)", id)
+		}
 		return true
 	})
-	replicas.each(s, func(both[peer.ID, cid.Cid], replica) bool { listed--; return true })
+	replicas.each(s, func(k both[peer.ID, cid.Cid], _ replica) bool {
+		listed--
+		if err == nil && !nodes.has(s, k.A) {
+			err = fmt.Errorf("%v is listed for %v and is no node (spec §9.6)", k.A, k.B)
+		}
+		return true
+	})
 	waiting.each(s, func(both[peer.ID, cid.Cid], struct{}) bool { payers--; return true })
-	if err == nil && (listed != 0 || payers != 0) {
-		err = fmt.Errorf("files list %d replicas and %d waiting payers more than the indexes (spec §9.6)", listed, payers)
+	payerIndex.each(s, func(both[peer.ID, cid.Cid], struct{}) bool { paid--; return true })
+	if err == nil && (listed != 0 || payers != 0 || paid != 0) {
+		err = fmt.Errorf("files list %d replicas, %d waiting payers and %d payers more than the indexes (spec §9.6)", listed, payers, paid)
 	}
 	return sum, err
 }

@@ -1,6 +1,8 @@
 package chain
 
 import (
+	"fmt"
+
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/lode-node/lode/chain/gpos"
@@ -138,4 +140,61 @@ func (s *state) expire(era uint64) {
 	plans.set(s, all, pl)
 	earned.del(s, era)
 	clearEra(s, paid, era)
+}
+
+// checkRewards returns the first breach of spec §9.4 and §9.6 among what eras leave:
+// what is promised of the staking pot is the sum of its parts, what counts is no less
+// than what stands for it, and guarantees and duties are somebody's.
+func checkRewards(s *state) error {
+	era, pots, pl := uint64(s.era()), s.params.Stake.PotEras, plans.must(s, all)
+	promised, rate := coin.Amount(0), coin.Amount(0)
+	intakes.each(s, func(from uint64, part coin.Amount) bool {
+		promised, rate = promised+part*coin.Amount(from+pots-era), rate+part
+		return true
+	})
+	earned.each(s, func(_ uint64, e gpos.Earned) bool {
+		promised += e.Transferred - e.Drawn
+		return true
+	})
+	if pl != (plan{promised, rate}) {
+		return fmt.Errorf("the staking pot promises %+v, its parts are %v and %v an era (spec §9.4)", pl, promised, rate)
+	}
+	last, effective := elections.must(s, all), coin.Amount(0)
+	for _, x := range heads(s, uint64(last.Era)) {
+		effective += x.Total
+	}
+	if !last.Kept && effective > last.Effective {
+		return fmt.Errorf("%v count in era %d, the election says %v (spec §9.4)", effective, last.Era, last.Effective)
+	}
+	var err error
+	fail := func(format string, args ...any) bool {
+		if err == nil {
+			err = fmt.Errorf(format, args...)
+		}
+		return false
+	}
+	guarantors.each(s, func(k both[uint64, both[peer.ID, peer.ID]], _ coin.Amount) bool {
+		return exposures.has(s, both[uint64, peer.ID]{k.A, k.B.A}) || fail("%v guarantees %v in era %d, which nothing stands for (spec §9.6)", k.B.B, k.B.A, k.A)
+	})
+	paid.each(s, func(k both[uint64, peer.ID], _ struct{}) bool {
+		return earned.has(s, k.A) || fail("%v was paid for era %d, which is forgotten (spec §9.6)", k.B, k.A)
+	})
+	sits := map[peer.ID]bool{} // never iterated
+	for _, m := range s.members() {
+		sits[m.Account] = true
+	}
+	windows.each(s, func(who peer.ID, _ gpos.Window) bool {
+		return sits[who] || fail("%v has commits to sign and no seat (spec §9.6)", who)
+	})
+	stakes.each(s, func(who peer.ID, st gpos.Stake) bool {
+		if st.Empty() {
+			return fail("%v has a stake of nothing (spec §9.6)", who)
+		}
+		if c := st.Candidate; c != nil {
+			address := gpos.Address(c.Key)
+			return consKeys.must(s, string(address[:])).Account == who || fail("the consensus key of %v is not its own (spec §9.4)", who)
+		}
+		return true
+	})
+	return err
 }

@@ -179,6 +179,12 @@ func checkWork(s *state) error {
 		}
 		return true
 	})
+	listed.each(s, func(id peer.ID, l listing) bool {
+		if !nodes.has(s, id) && err == nil {
+			err = fmt.Errorf("%v lists %d files and is no node (spec §9.6)", id, l.Count)
+		}
+		return err == nil
+	})
 	simBonds.each(s, func(id peer.ID, x coin.Amount) bool {
 		bonds = mustAdd(bonds, x)
 		if !nodes.has(s, id) && err == nil {
