@@ -303,7 +303,7 @@ func TestAProposalChangesParams(t *testing.T) { // spec §8.1, §1.5
 		t.Fatal(err)
 	}
 	got, err := s.SubmitTx(t.Context(), dear)
-	if err != nil || got.Height != p.Enacts || got.Fee < 100_000+200*coin.Amount(len(dear)) {
+	if err != nil || got.Height != p.Enacts || got.Fee != 150_000+200*coin.Amount(len(dear)) {
 		t.Errorf("in block %d a transaction costs %v, want 200 a byte at %d: %v", got.Height, got.Fee, p.Enacts, err)
 	}
 	if q, _ := s.View().Proposal(1); q.State != StateEnacted || s.View().Params().Fees.Byte != 200 || s.View().Params().Market.PendingBlocks != 40 {
