@@ -40,7 +40,7 @@ func (w *town) proverKilled(f file) {
 	home, socket := filepath.Join(dir, "node"), filepath.Join(dir, "prover.sock")
 	begin := func() *process {
 		p := w.start("prover", "--dir", filepath.Join(dir, "sealed"), "--socket", socket, "--simulate")
-		w.until("the prover listens", 20*time.Second, func() string {
+		w.until("the prover listens", readyWithin, func() string {
 			if !strings.Contains(p.said(), "prover listens") {
 				return "it says: " + p.said()
 			}

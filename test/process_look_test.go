@@ -23,7 +23,7 @@ import (
 
 // ask gets a path of the API at socket.
 func ask(socket, path string, v any) error {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
@@ -150,7 +150,7 @@ func (w *town) kill9(m resident) {
 		w.Fatalf("kill -9 %s: %v", m.Name, err)
 	}
 	began := time.Now()
-	w.until(m.Name+" runs again and follows the chain", 30*time.Second, func() string {
+	w.until(m.Name+" runs again and follows the chain", 2*time.Minute, func() string {
 		s, err := w.status(m.Socket)
 		switch {
 		case err != nil:
@@ -239,7 +239,7 @@ func (w *town) reportsOn(socket string, ids ...string) []node.NodeEntry {
 func (w *town) oneHash(sockets []string) {
 	w.Helper()
 	seen := map[int64]map[string]string{} // height → socket → app hash
-	w.until("all nodes were seen at one height", 30*time.Second, func() string {
+	w.until("all nodes were seen at one height", 2*time.Minute, func() string {
 		for _, s := range sockets {
 			st, err := w.status(s)
 			if err != nil {

@@ -27,7 +27,7 @@ func (d *demo) collect(ctx context.Context) error {
 			}
 		}
 	}
-	args := []string{"collect", "--json", "--timeout", "20s", "--home", d.net.Home, "--node", d.edge().Socket}
+	args := []string{"collect", "--json", "--timeout", "40s", "--home", d.net.Home, "--node", d.edge().Socket}
 	for _, m := range d.payees() {
 		args = append(args, m.ID.String())
 	}
@@ -50,7 +50,7 @@ func (d *demo) collect(ctx context.Context) error {
 	if err := d.check("supply is conserved to the grain", d.conserved(ctx)); err != nil {
 		return err
 	}
-	return d.wait(ctx, "all running nodes show one app hash at one height", 30*time.Second, d.oneHash)
+	return d.wait(ctx, "all running nodes show one app hash at one height", 2*time.Minute, d.oneHash)
 }
 
 // vested looks whether a whole window of vesting has passed since the one in which the file was touched (spec §5.4).

@@ -115,7 +115,7 @@ func (d *demo) faults(ctx context.Context) error {
 	}
 	d.sayFetched(d.cold)
 	// A dial over QUIC to a port where nobody is takes its whole time to fail.
-	if err := d.wait(ctx, "both failing holders have fallen behind the others there", 20*time.Second, func(ctx context.Context) (string, error) {
+	if err := d.wait(ctx, "both failing holders have fallen behind the others there", 40*time.Second, func(ctx context.Context) (string, error) {
 		return d.fell(ctx, down.ID, mute.ID)
 	}); err != nil {
 		return err
@@ -193,7 +193,7 @@ func (d *demo) secondEdge(ctx context.Context) error {
 	if d.late, err = node.Supervise(ctx, node.SupervisorConfig{Program: d.program, Homes: []string{d.second.Home}}); err != nil {
 		return err
 	}
-	ready, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ready, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if err := d.late.Ready(ready); err != nil {
 		return d.check("a second edge starts", err)

@@ -45,7 +45,7 @@ func (d *demo) devnet(ctx context.Context) error {
 	if err := d.check("all five node processes answer", d.nodes.Ready(ready)); err != nil {
 		return err
 	}
-	if err := d.wait(ctx, "all nodes make and follow the same blocks", 30*time.Second, d.sameChain); err != nil {
+	if err := d.wait(ctx, "all nodes make and follow the same blocks", 2*time.Minute, d.sameChain); err != nil {
 		return err
 	}
 	if err := d.check("four validators have equal bonds, the edge none", d.equalBonds(ctx)); err != nil {
@@ -252,7 +252,7 @@ func (d *demo) order(ctx context.Context) error {
 	if err := d.wait(ctx, "four nodes fetched, sealed and proved it: the order is live", 90*time.Second, d.proved); err != nil {
 		return err
 	}
-	if err := d.wait(ctx, "the four holders are on chain, called simulated", 30*time.Second, func(ctx context.Context) (string, error) {
+	if err := d.wait(ctx, "the four holders are on chain, called simulated", 2*time.Minute, func(ctx context.Context) (string, error) {
 		return d.fourHolders(ctx, d.edge())
 	}); err != nil {
 		return err
@@ -260,10 +260,10 @@ func (d *demo) order(ctx context.Context) error {
 	if err := d.check("the payout queue has begun: places taken, money in the pool", d.queueBegun(ctx)); err != nil {
 		return err
 	}
-	if err := d.wait(ctx, "the stake limit of each owner has risen", 30*time.Second, d.limitsRose); err != nil {
+	if err := d.wait(ctx, "the stake limit of each owner has risen", 2*time.Minute, d.limitsRose); err != nil {
 		return err
 	}
-	return d.wait(ctx, "the user's process has served and stopped", 30*time.Second, func(context.Context) (string, error) {
+	return d.wait(ctx, "the user's process has served and stopped", 2*time.Minute, func(context.Context) (string, error) {
 		if !d.adder.ended() {
 			return "lode add still serves", nil
 		}

@@ -59,6 +59,7 @@ func startDevnet(ts *testscript.TestScript, neg bool, args []string) {
 	d, err := node.Devnet(ctx, node.DevnetConfig{
 		Storage: storage, Edges: edges, Users: 1, Dir: ts.MkAbs("net"),
 		Config:  func(_ int, c *node.Config) { c.Gateway.Listen = "127.0.0.1:0" },
+		Params:  patient,
 		Genesis: func(g *chain.Genesis) { intel(ts, g) },
 	})
 	if err != nil {
@@ -97,6 +98,13 @@ func startDevnet(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("USER_ID", id.String())
 }
 
+// patient lets what a script does in several commands stay open for as many as it needs: a block here takes 50 ms, and a
+// command on a busy machine takes as long as many blocks.
+func patient(p *chain.Params) {
+	p.Market.PendingBlocks = p.Market.MaxBlocks
+	p.VoteSlots, p.CloseSlots = 9, 12
+}
+
 // intel makes an Intel of our own the root of the chain's quotes, and writes what it says of a platform then to
 // collateral.json.
 func intel(ts *testscript.TestScript, g *chain.Genesis) {
@@ -119,7 +127,7 @@ func slots(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	c := d.(*node.Net).Nodes[0].Chain()
 	v := c.View()
@@ -173,7 +181,7 @@ func replaced(ts *testscript.TestScript, neg bool, args []string) {
 	n := d.(*node.Net)
 	who, err := peer.Decode(ts.Getenv("USER_ID"))
 	ts.Check(err)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	for {
 		q := n.Solo.Queue(who)
