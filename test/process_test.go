@@ -169,10 +169,18 @@ func (w *town) unharmed(m resident) {
 		w.Errorf("%s: validator %v, last report %+v; want a seat and no refusal", m.Name, s.Validator, s.Report)
 	}
 	const reports = "\nlode_node_reports_total"
-	var metrics string
-	if err := ask(m.Socket, "metrics", &metrics); err != nil || strings.Contains(metrics, reports+`{outcome="done"} 0`+"\n") || !strings.Contains(metrics, reports+`{outcome="failed"} 0`+"\n") {
-		w.Errorf("%s: %v; want its metrics to count reports, and none that failed", m.Name, err)
-	}
+	w.until(m.Name+" counts a report as done, and none that failed", time.Minute, func() string {
+		var metrics string
+		if err := ask(m.Socket, "metrics", &metrics); err != nil {
+			return err.Error()
+		}
+		if _, failed, _ := strings.Cut(metrics, reports+`{outcome="failed"} `); !strings.HasPrefix(failed, "0\n") {
+			w.Errorf("%s: reports failed: %.20q", m.Name, failed)
+		} else if strings.Contains(metrics, reports+`{outcome="done"} 0`+"\n") { // the chain has it before the node that waits for it
+			return "it counts none yet"
+		}
+		return ""
+	})
 	var a node.StakeAnswer
 	w.must(&a, "stake", "show", m.ID, "--node", m.Socket)
 	if a.Stake.Ledger.Jailed() || a.Stake.Power == 0 {
