@@ -141,7 +141,8 @@ func TestCometUpgrade(t *testing.T) {
 	if got := caughtUp.reach(t, height+4); got != want {
 		t.Errorf("who comes late has block %s at height %d, want %s", got, height+4, want)
 	}
-	for _, p := range append(after, caughtUp) {
+	caughtUp.kill() // first: see docs/testing.md, CometBFT's block sync bears no peer that goes
+	for _, p := range after {
 		p.stop(t)
 	}
 }
