@@ -49,7 +49,11 @@ first copy until the order is live.`,
 			if p.Blocks, err = cl.length(ctx, blocks); err != nil {
 				return err
 			}
-			s, err := c.submit(ctx, cl, f, chain.Msg{Market: &market.Msg{Place: &p}})
+			m := chain.Msg{Market: &market.Msg{Place: &p}}
+			if f.draft != "" {
+				return c.writeDraft(ctx, cl, f, m)
+			}
+			s, err := c.submit(ctx, cl, f, m)
 			if err != nil {
 				return err
 			}

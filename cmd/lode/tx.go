@@ -59,6 +59,9 @@ func (f *txFlags) add(cmd *cobra.Command) {
 
 // submit signs m, hands it to the node and waits for the block that holds it. The error is the rule that refused it.
 func (c *cli) submit(ctx context.Context, cl *client, f txFlags, m chain.Msg) (sent, error) {
+	if f.draft != "" {
+		return sent{}, usage("--draft %s: this command sends at once and writes no draft: leave --draft out, or draft the order alone with `lode order place`", f.draft)
+	}
 	x, err := f.pay()
 	if err != nil {
 		return sent{}, err
