@@ -270,7 +270,7 @@ func (c *cli) draft(ctx ctxt, cl *client, t chain.Threshold, x pay, m chain.Msg)
 	return d, nil
 }
 
-// writeDraft is what transact does with --draft.
+// writeDraft is what a command does with --draft in place of submit.
 func (c *cli) writeDraft(ctx ctxt, cl *client, f txFlags, m chain.Msg) error {
 	t, ok, err := c.threshold(f.from)
 	if err != nil {
